@@ -14,6 +14,7 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.given_loaders import GivenLoaders, prepared
 from dropsearch.datasets.keyed_loader import Epochs, can_be_keyed, is_indexed, is_random, keyed, keying_of
 from dropsearch.datasets.loaders import TensorLoader
+from dropsearch.datasets.shared_examples import share_of_equal_examples
 from dropsearch.datasets.user_loaders import (
     Combined,
     OnDevice,
@@ -77,6 +78,9 @@ class UserData:
         with seeded(seed):
             self.digest = parts.digest(None if self.rows is None else self.rows.tensors)
             """sha256 of the data, which a continued study must match."""
+            equal = 0.0 if self.rows is None else share_of_equal_examples(self.rows.tensors, each_loader(self._val)[0])
+            self.share_in_training = max(parts.share_in_training(), equal)
+            """Share of the validation examples that are training examples, as far as known."""
 
     def _obstacles(self) -> Iterator[str]:
         yield from (f"the data module overrides {hook}" for hook in self._hooks)

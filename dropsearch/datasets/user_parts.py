@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
-
-import torch
-from torch.utils.data import (
-    DataLoader,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    Subset,
-    SubsetRandomSampler,
-    TensorDataset,
-)
 
 from dropsearch._compat.lightning import is_lightning_class, with_trainer
 from dropsearch.core.errors import InputError
@@ -22,6 +11,7 @@ from dropsearch.core.global_state import seeded, working_folder_kept
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.datasets.batch_digest import arguments_of, digest
 from dropsearch.datasets.held_data import held
+from dropsearch.datasets.shared_examples import common_examples
 from dropsearch.datasets.user_loaders import Part, each_loader, examples, length
 
 
@@ -89,12 +79,20 @@ class UserParts:
         """Yield a warning for each loader with examples that are also training examples."""
         given = (("val", self.val), ("test", self.test))
         for part, loader in ((part, loader) for part, several in given for loader in each_loader(several)):
-            shared = sum(common_examples(train, loader) for train in each_loader(self.train))
+            shared = self._shared(loader)
             if shared:
                 yield (
                     f"{shared} of {examples(loader)} {part} examples of data={self.name} are also training examples, "
                     f"so {part} results are too optimistic: split with a generator of a fixed seed"
                 )
+
+    def share_in_training(self) -> float:
+        """Return the largest share of the examples of a validation loader that are known to be training examples."""
+        given = [loader for loader in each_loader(self.val) if examples(loader)]
+        return max((self._shared(loader) / examples(loader) for loader in given), default=0.0)
+
+    def _shared(self, loader: Any) -> int:
+        return sum(common_examples(train, loader) for train in each_loader(self.train))
 
     def digest(self, in_memory: Any) -> str:
         """Return the sha256 of the data: of its sizes, arguments, loaders, and examples.
@@ -137,46 +135,3 @@ def defines(module: Any, method: str) -> bool:
         return True
     owner = next((c for c in type(module).__mro__ if method in c.__dict__), None)
     return owner is not None and not is_lightning_class(owner)
-
-
-def common_examples(one: Any, other: Any) -> int:
-    """Return how many examples two loaders share; 0 if their data sets differ or the indices are unknown."""
-    first, second = _indexed(one), _indexed(other)
-    if first is None or second is None or not _is_same(first[0], second[0]):
-        return 0
-    return len(first[1] & second[1])
-
-
-def _indexed(loader: Any) -> tuple[Any, set[int]] | None:
-    """Return a loader's data set without nested subsets, and the indices of its examples in it; None if unknown."""
-    indices = _sampled(loader)
-    if indices is None:
-        return None
-    dataset = loader.dataset
-    while isinstance(dataset, Subset):
-        indices = [int(dataset.indices[index]) for index in indices]
-        dataset = dataset.dataset
-    return dataset, set(indices)
-
-
-def _sampled(loader: Any) -> Iterable[int] | None:
-    """Return the indices that a loader can request from its data set; None if unknown."""
-    if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset):
-        return None
-    if loader.batch_size is None and loader.batch_sampler is not None:
-        return None
-    sampler: Any = loader.sampler
-    if type(sampler) is SubsetRandomSampler:
-        return [int(index) for index in sampler.indices]
-    if type(sampler) in (RandomSampler, SequentialSampler):
-        return range(len(sampler.data_source))
-    return None
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Return whether two data sets are equal. A `setup` that runs once per stage creates equal tensors twice."""
-    if one is other:
-        return True
-    if type(one) is not TensorDataset or type(other) is not TensorDataset or len(one.tensors) != len(other.tensors):
-        return False
-    return all(torch.equal(a, b) for a, b in zip(one.tensors, other.tensors, strict=True))

@@ -37,6 +37,9 @@ from dropsearch.experiment.winners import MeasurementData, measurement_data, tra
 from dropsearch.stats.comparisons import contrasts
 from dropsearch.study.retrainings import RETRAININGS
 
+MOST_SHARED = 0.1
+"""Largest share of the validation examples that may be training examples where overfitting is measured."""
+
 
 def collect_evidence(arm_runner: ArmRunner, summary: Summary, step: Callable[[], None] = lambda: None) -> Evidence:
     """Return the evidence of a finished run.
@@ -172,6 +175,11 @@ def _arm(
     if not source.sizes["train"]:
         names.remove("overfitting")
         notes.once("overfitting was not measured: an iterable training set has no fixed part to measure the loss on")
+    elif (share := getattr(source, "share_in_training", 0.0)) > MOST_SHARED:
+        names.remove("overfitting")
+        notes.once(
+            f"overfitting was not measured: {100 * share:.0f} % of the validation examples are training examples"
+        )
     for result in winner.results:
         model = None
         if shared is not None:

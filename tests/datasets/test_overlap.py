@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, Subset, SubsetRandomSampler, TensorDataset
 
-from dropsearch.datasets.user_parts import common_examples
+from dropsearch.datasets.shared_examples import common_examples, share_of_equal_examples
 
 WHOLE = TensorDataset(torch.arange(10.0))
 TWIN = TensorDataset(torch.arange(10.0))
@@ -41,3 +41,23 @@ def sub(*indices: int, of: Any = WHOLE) -> DataLoader[Any]:
 )
 def test_what_is_shared_is_counted_in_the_set_itself(one: Any, other: Any, shared: int):
     assert common_examples(one, other) == common_examples(other, one) == shared
+
+
+X, Y = torch.arange(12.0).view(6, 2), torch.arange(6)
+
+
+@pytest.mark.parametrize(
+    ("known", "batches", "share"),
+    [
+        ((X, Y), [(X[:2], Y[:2]), (X[4:], Y[4:])], 1.0),
+        ((X, Y), [{"x": X[:2] + 0.5, "y": Y[:2]}, {"x": X[:2], "y": Y[:2]}], 0.5),
+        ((X, Y), [(X[:2], Y[1:3])], 0.0),  # the same inputs, other labels
+        ((X, Y), [(X[:2].double(), Y[:2])], 0.0),
+        ((X, Y), [X[:2]], 0.0),
+        ((X.bfloat16(),), [X[:3].bfloat16()], 1.0),
+        ((), [(X, Y)], 0.0),
+        ((X, Y), [], 0.0),
+    ],
+)
+def test_equal_examples_are_found_in_any_set(known: Any, batches: Any, share: float) -> None:
+    assert share_of_equal_examples(known, batches) == share

@@ -165,3 +165,9 @@ def test_what_gives_no_batches_is_refused(module: object, message: str):
     with pytest.raises(InputError) as caught:
         own(module)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_validation_examples_that_are_training_examples_are_found_in_another_set(share: float) -> None:
+    assert UserData(data.Seen(share), "Seen").share_in_training == pytest.approx(share, abs=0.03)
+    assert UserData(data.Digits(), "Digits").share_in_training < 0.05

@@ -285,3 +285,14 @@ class OfDicts(nets.Deeper):
 
 def _pair(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(batch.values()) if isinstance(batch, dict) else batch
+
+
+def test_no_gap_is_measured_where_validation_examples_are_training_examples(tmp_path: Path) -> None:
+    torch.set_default_dtype(torch.float32)
+    found = dropsearch.search(
+        nets.LitNet, data.Seen(), output_dir=tmp_path, n_trials=1, max_epochs=1, accelerator="cpu", arms=["none"],
+        confirm_top_k=1, confirm_seeds=1, tracking="none",
+    )  # fmt: skip
+    assert found.summary.evidence is not None
+    assert "gap_best" not in found.summary.evidence.arms["none"].measures
+    assert any("100 % of the validation examples are training" in note for note in found.summary.evidence.notes)

@@ -102,6 +102,18 @@ class Augmented(Digits):
         return DataLoader(Noisy(self.train), batch_size=self.batch_size, shuffle=True)
 
 
+class Seen(Digits):
+    """Validates on training examples: all of them, or half."""
+
+    def __init__(self, share: float = 1.0) -> None:
+        super().__init__()
+        self.share = share
+
+    def val_dataloader(self) -> Any:
+        examples: Any = [self.train[index] for index in range(20)] + [self.val[index] for index in range(20)]
+        return DataLoader(examples[:20] if self.share == 1 else examples, 8)
+
+
 class SeldomAugmented(Digits):
     """Whose examples are changed so seldom that two readings mostly agree; which generator decides is given."""
 
