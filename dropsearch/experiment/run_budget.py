@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import statistics
+import time
 from collections.abc import Callable, Mapping
 
 from dropsearch.config.budget import parsed
@@ -32,6 +33,8 @@ from dropsearch.training.protocols import Engine
 
 MOST_EVIDENCE = 0.4
 """Maximum share of a budget for evidence on eight seeds of each arm."""
+SLOWEST = 4.0
+"""Largest factor by which a busy machine is taken to delay reports: a run may also have waited for its data."""
 
 
 class RunBudget:
@@ -59,7 +62,7 @@ class RunBudget:
         self.remarks: list[str] = []
         """Notes of the run."""
         if self._clock is not None:
-            self._costs = measured_costs(context, plan, engine)
+            self._costs = measured_costs(context, plan, engine, slowness(elapsed(), time.process_time()))
             if self._costs.arms * 8 * self._costs.model > MOST_EVIDENCE * self._available:
                 config.evidence.name, self._costs = "off", dataclasses.replace(self._costs, model=0.0)
                 self.remarks.append(
@@ -85,8 +88,24 @@ class RunBudget:
         return f"the budget of {self._context.config.budget} bought {bought}"
 
 
-def measured_costs(context: ExperimentContext, plan: Plan, engine: Engine) -> Costs:
+def slowness(elapsed: float, busy: float) -> float:
+    """Return how many times as long work takes here as on an idle machine, from 1 to `SLOWEST`.
+
+    Args:
+        elapsed: Seconds since the start of the run.
+        busy: Processor seconds of this process since then; more with several threads.
+    """
+    return min(max(elapsed / busy, 1.0), SLOWEST) if busy > 0 else 1.0
+
+
+def measured_costs(context: ExperimentContext, plan: Plan, engine: Engine, slow: float = 1.0) -> Costs:
     """Return the measured costs of the parts of a run, in seconds.
+
+    Args:
+        context: What the run consists of.
+        plan: How trials train.
+        engine: What trains.
+        slow: By what the durations of reports, which are those of an idle machine, are multiplied.
 
     Raises:
         InputError: No trial ended an epoch.
@@ -106,7 +125,7 @@ def measured_costs(context: ExperimentContext, plan: Plan, engine: Engine) -> Co
         searched * search.of(searched),
         epochs * confirm.of(epochs),
         (1 + TEST_SHARE) * model,
-        fixed,
+        slow * fixed,
         config.confirm.screening_seeds,
         rows=search.at_once,
         confirm_rows=confirm.at_once,

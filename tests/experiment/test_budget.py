@@ -16,8 +16,10 @@ from dropsearch.config.budget import Budget, parsed
 from dropsearch.config.schema import ConfirmConfig
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ComparisonMetric
+from dropsearch.experiment import run_budget
 from dropsearch.experiment.budget import LADDER, Allocation, BudgetedTraining, Costs, choose, in_words
-from dropsearch.experiment.run_budget import RunBudget
+from dropsearch.experiment.paces import Pace
+from dropsearch.experiment.run_budget import RunBudget, slowness
 from dropsearch.experiment.tasks.search import searched
 from dropsearch.report.progress import Progress
 from dropsearch.study.selection import retraining_count
@@ -201,6 +203,23 @@ def test_a_budget_that_is_too_small_is_refused() -> None:
         InputError, match=r"^budget must be enough for 2 trials an arm .* about \d+ min here: set a larger"
     ):
         run(Simulated(10.0, 15.0), 60)
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "busy", "factor"),
+    [(10.0, 10.0, 1.0), (10.0, 18.0, 1.0), (30.0, 10.0, 3.0), (90.0, 10.0, 4.0), (1.0, 0.0, 1.0)],
+)
+def test_a_busy_machine_has_more_time_for_reports(
+    elapsed: float, busy: float, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = slowness(elapsed, busy)
+    assert slow == factor
+    monkeypatch.setattr(run_budget, "pilots", lambda *_: {"search": Pace(1.0), "confirm": Pace(1.0)})
+    monkeypatch.setattr(run_budget, "evidence_pace", lambda *_, **__: 0.0)
+    context: Any = SimpleNamespace(config=composed("tracking=none"))
+    found, idle = (run_budget.measured_costs(context, None, None, each) for each in (slow, 1.0))  # type: ignore[arg-type]
+    assert found.fixed == factor * idle.fixed
+    assert dataclasses.replace(found, fixed=idle.fixed) == idle
 
 
 @pytest.mark.slow
