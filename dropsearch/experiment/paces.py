@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from dropsearch.config.budget import is_time
@@ -11,6 +12,7 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.study.pruners import PRUNERS
 from dropsearch.study.trial_clock import TrialClock
 from dropsearch.training.planning.plan import Plan
+from dropsearch.training.trainers import batches_in
 
 EVALUATION = 1.3
 """Estimated ratio of an epoch's duration, with two evaluations, to that of its steps; used without a pilot."""
@@ -105,10 +107,11 @@ def searched_share(config: Config) -> float:
 
 
 def planned_pace(context: ExperimentContext, plan: Plan) -> float | None:
-    """Return the expected seconds per epoch of the search from the plan's measurements, or None."""
-    if not plan.speed:
+    """Return the expected seconds per epoch of the search from the plan's measurements; None if they are unknown."""
+    batches = batches_in(context.source.train_loader(0))
+    if not plan.speed or batches == math.inf:
         return None
     sequential, config = plan.engine == "sequential", context.config
     rows = min(context.processes * (1 if sequential else plan.width), engines.most_rows(config))
-    seconds = EVALUATION * len(context.source.train_loader(0)) / (plan.speed * context.processes)
+    seconds = EVALUATION * batches / (plan.speed * context.processes)
     return Pace(seconds, at_once=rows, idle=1.0 if sequential else 0.5).of(1.0, clock_length(config, rows))

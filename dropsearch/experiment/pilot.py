@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -17,6 +18,7 @@ from dropsearch.training.engines import InProcessEngine
 from dropsearch.training.planning.equivalence import equivalence_specs
 from dropsearch.training.protocols import Engine
 from dropsearch.training.sequential import SequentialEngine
+from dropsearch.training.trainers import batches_in
 
 EPOCHS = 3
 """Number of epochs of a pilot trial; the first one includes costs per trial."""
@@ -120,8 +122,8 @@ def pilot(
     count = max(min(count, most or count), wanted)
     specs = [dataclasses.replace(spec, phase=phase) for spec in pilot_specs(context, arm, count)]
     trains = engine.engine if isinstance(engine, InProcessEngine) else engine
-    batches = len(context.source.train_loader(0)) if isinstance(trains, SequentialEngine) else 0
-    feed = PilotFeed(specs, most, epochs, clock, batches)
+    batches = batches_in(context.source.train_loader(0)) if isinstance(trains, SequentialEngine) else 0
+    feed = PilotFeed(specs, most, epochs, clock, 0 if batches == math.inf else int(batches))
     engine.run(feed)
     return feed.pace()
 

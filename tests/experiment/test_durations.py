@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import dropsearch
 from dropsearch.config.schema import Config
 from dropsearch.experiment import engines, evidence_pace, paces, pilot, run_progress
 from dropsearch.experiment.build import make_output_folder
@@ -22,6 +23,7 @@ from dropsearch.report.progress import Forecast
 from dropsearch.report.progress.lines import Lines
 from dropsearch.tracking.tracker import Tracker
 from tests.experiment.conftest import Cli, composed
+from tests.user_modules import data, nets
 
 STUDY = (
     "model.hidden=[16]",
@@ -206,3 +208,12 @@ def test_the_length_of_a_search_is_that_of_its_trials_in_a_feed() -> None:
 def test_empty_rows_take_time_where_trials_train_one_by_one() -> None:
     assert paces.Pace(2.0, idle=1.0).of(10, paces.waves(9, 8)) == pytest.approx(2.0 * 16 / 9)
     assert paces.Pace(2.0, idle=0.0).of(10, paces.waves(9, 8)) == 2.0
+
+
+def test_a_stream_of_unknown_length_has_no_expected_pace_and_is_searched(tmp_path: Path) -> None:
+    found = dropsearch.search(
+        nets.LitNet, data.Streamed(), output_dir=tmp_path, n_trials=2, max_epochs=1, accelerator="cpu", arms=["none"],
+        confirm_top_k=1, confirm_seeds=1, tracking="none", engine="vectorized", overrides=["evidence=off"],
+    )  # fmt: skip
+    assert found.summary.engine.endswith("vectorized, on cpu")
+    assert [trial.state for trial in found.summary.arms["none"].trials] == ["COMPLETE"] * 2
