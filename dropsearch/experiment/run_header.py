@@ -38,8 +38,8 @@ def run_header(
         "data": source.description,
         **({"budget": f"{config.budget}: {bought}"} if bought else {}),
         "sites": _listed([f"{site.name} ({site.kind})" for site in context.sites if site.controllable]),
-        "search": f"{len(arms)} arms ({', '.join(arms)}) x {config.study.n_trials} trials of up to "
-        f"{config.trainer.max_epochs} epochs; {_proposed(config)}{_repeated(config)}",
+        "search": f"{len(arms)} arm{'s' if len(arms) > 1 else ''} ({', '.join(arms)}) x {config.study.n_trials} trials "
+        f"of up to {config.trainer.max_epochs} epochs; {_proposed(config)}{_repeated(config)}",
         **_also(context),
         "confirm": f"{_confirmed(confirm)}, {confirmations} retrainings"
         f"{'; then the test set, once' if source.has_test else ''}",

@@ -62,6 +62,7 @@ class TrackedFeed(WatchedFeed):
         if specs and not self._has_begun:  # before, workers started: no part of the time that a trial takes
             self._has_begun = True
             self._progress.skip_wait()
+        self._progress.asked(specs)
         self._progress.elsewhere(self._elsewhere())
         return specs
 

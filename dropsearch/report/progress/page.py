@@ -172,7 +172,7 @@ def _capital(text: str) -> str:
 
 def _table(now: Snapshot) -> str:
     name = now.state.monitor.name
-    head = ("arm", f"best {name}", "done / pruned / failed", "confirmed")
+    head = ("arm", f"best {name}", "done / pruned / failed", "training", "confirmed")
     cells = "".join(f"<th{_left(n)}>{escape(cell)}</th>" for n, cell in enumerate(head))
     rows = "".join(
         f"<tr>{''.join(f'<td{_left(n)}>{cell}</td>' for n, cell in enumerate(_row(arm, now)))}</tr>\n"
@@ -192,7 +192,7 @@ def _row(arm: ArmState, now: Snapshot) -> tuple[str, ...]:
     best = now.state.monitor.objective(arm.best.objective) if arm.best else math.nan
     counts = " / ".join(str(arm.ended.get(state, 0)) for state in ("COMPLETE", "PRUNED", "FAIL"))
     shown = "" if math.isnan(best) else f"{best:.4f}"
-    return (swatch, shown, counts, str(arm.confirmed))
+    return (swatch, shown, counts, str(len(arm.running)), str(arm.confirmed))
 
 
 NOTEBOOK_STYLE = (

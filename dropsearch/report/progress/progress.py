@@ -160,6 +160,12 @@ class Progress:
         with self._lock:
             self._begin(stage, units, unit, hint, float(units) or None)
 
+    def asked(self, specs: Iterable[TrialSpec]) -> None:
+        """Count trials that begin."""
+        with self._lock:
+            for spec in specs:
+                self.state.start(spec)
+
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
         """Count an epoch of a trial."""
         with self._lock:

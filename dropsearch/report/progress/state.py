@@ -87,6 +87,11 @@ class RunState:
         """Return the expected number of epochs of a trial before any has ended."""
         return self.max_epochs * (self._pruned_share if is_search else 1.0)
 
+    def start(self, spec: TrialSpec) -> None:
+        """Add a running trial."""
+        self.current = self.current or spec.arm
+        self._arm(spec.arm).running.setdefault(spec.key, [])
+
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
         """Add an epoch of a running trial."""
         self.current = spec.arm

@@ -94,6 +94,16 @@ def test_the_page_shows_arms_curves_rates_and_time_left(tmp_path: Path) -> None:
     assert "nan" not in text
 
 
+def test_trials_that_have_begun_are_shown_before_their_first_epoch(tmp_path: Path) -> None:
+    view = LivePage(tmp_path / "report.html", "x")
+    progress = Progress(Forecast([Stage("search", 10)]), RunState(("dropout",), 10), [view])
+    progress.train("search", 10, is_search=True)
+    progress.asked([TrialSpec("dropout", number, number, {}, 1e-3, 0.0) for number in range(3)])
+    progress.begin("search", 10, "trials")
+    assert re.search(r"<td>0 / 0 / 0</td><td>3</td><td>0</td>", (tmp_path / "report.html").read_text())
+    assert progress.state.current == "dropout"
+
+
 def test_the_page_says_what_happens_now(tmp_path: Path) -> None:
     progress, path = written(tmp_path)
     assert "Each arm tries settings. Still to come: search" in path.read_text()
