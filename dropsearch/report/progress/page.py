@@ -37,6 +37,10 @@ thead th { min-width: 0; }
 svg text { fill: var(--quiet); font: 11px var(--type); }
 svg .axis { stroke: var(--quiet); stroke-width: 1; fill: none; }
 svg .none { stroke: var(--ink); fill: var(--ink); }
+@media (max-width: 40rem) {
+  table { font-size: .75rem; }
+  th, td, tr > :first-child { padding-left: 0; padding-right: .3rem; }
+}
 """
 
 

@@ -144,6 +144,8 @@ def test_the_page_of_a_killed_run_says_so(tmp_path: Path) -> None:
             browser.open(file_url(copied))
             assert browser.run("return document.querySelector('.answer').innerText").startswith(shown)
         assert "Still to come" not in browser.run("return document.body.innerText")
+        browser.screen(390, 844, phone=True)
+        assert browser.run("const it = document.querySelector('.wide'); return it.scrollWidth <= it.clientWidth")
 
 
 def test_the_page_exists_when_the_first_stage_begins(tmp_path: Path) -> None:
