@@ -116,7 +116,7 @@ def _tied(summary: Summary, name: str) -> str:
 def _ties(summary: Summary, name: str) -> Iterator[str]:
     """Yield the relations of all arms to the one to use that are not shown to be worse."""
     better: list[str] = []
-    alike: list[str] = []
+    alike: dict[str, list[str]] = {}  # arms by their difference, which is one for arms with one model
     unknown: list[str] = []
     same = [other for other in _others(summary, name) if is_same(summary.arms[name], summary.arms[other])]
     yield from _same(summary, name, same)
@@ -127,13 +127,17 @@ def _ties(summary: Summary, name: str) -> Iterator[str]:
         if contrast is None or not contrast.differences:
             yield f"{title} was not compared with it"
         elif not findings.shown(contrast):
-            (unknown if contrast.missing else alike).append(f"{title}{difference(summary, contrast, other)}")
+            apart = difference(summary, contrast, other)
+            if contrast.missing:
+                unknown.append(f"{title}{apart}")
+            else:
+                alike.setdefault(apart, []).append(title)
         elif lead_of(summary, contrast, other) > 0:
             better.append(f"{title} by {size(summary, contrast)}")
     if better:
         yield f"better on the {comparison_set(summary)}, which has no say in the choice: {', '.join(better)}"
     if alike:
-        yield f"not distinguishable from it: {', '.join(alike)}"
+        yield f"not distinguishable from it: {', '.join(f'{listed(arms)}{apart}' for apart, arms in alike.items())}"
     if unknown:
         do = "it differs from the recommended one" if len(unknown) == 1 else "they differ from it"
         yield f"whether {do} cannot be said: {', '.join(unknown)}"
@@ -162,10 +166,13 @@ def _not_better(summary: Summary, name: str) -> str:
 
 
 def _worse(summary: Summary, name: str) -> Iterator[str]:
+    worse: dict[str, list[str]] = {}
     for other in _others(summary, name):
         contrast = between(summary, name, other)
         if contrast and findings.shown(contrast) and lead_of(summary, contrast, other) < 0:
-            yield f"{summary.arms[other].arm.title} is worse by {size(summary, contrast)}"
+            worse.setdefault(size(summary, contrast), []).append(summary.arms[other].arm.title)
+    for apart, arms in worse.items():
+        yield f"{listed(arms)} {'is' if len(arms) == 1 else 'are'} worse by {apart}"
 
 
 def _no_effect(summary: Summary, name: str) -> Iterator[str]:

@@ -346,3 +346,22 @@ def test_all_that_is_better_or_tied_stands_in_one_clause(make):
         "Better on the test set, which has no say in the choice: plain by 5.00 points (95 % CI 4.00 to 6.00); not "
         "distinguishable from it: BatchNorm (+1.00 points, 95 % CI -2.00 to +3.00)."
     )
+
+
+def test_arms_with_one_model_share_a_clause(make):
+    pairs = (
+        contrast("dropout", "none", 0.0, 0.0, 0.0, 1.0),
+        contrast("batchnorm", "none", 0.02, -0.01, 0.03, 0.2),
+        contrast("batchnorm", "dropout", 0.02, -0.01, 0.03, 0.2),
+    )
+    summary = with_contrasts(make, *pairs, none=LOW, dropout=LOW, batchnorm=HIGH)
+    losses = {"none": 0.5, "dropout": 0.5, "batchnorm": 0.1}
+    arms = {
+        name: replace(with_losses(make, name, [loss] * 8), test=summary.arms[name].test)
+        for name, loss in losses.items()
+    }
+    tied = answer(replace(summary, arms=arms))[1]
+    assert tied == "Not distinguishable from it: plain and dropout (-2.00 points, 95 % CI -3.00 to +1.00)."
+    shown = tuple(replace(each, difference=Interval(0.02, 0.01, 0.03), p=0.001, p_holm=0.001) for each in pairs[1:])
+    third = answer(replace(summary, arms=arms, comparisons=(pairs[0], *shown)))[2]
+    assert third.startswith("Plain and dropout are worse by 2.00 points (95 % CI 1.00 to 3.00)")
