@@ -80,8 +80,12 @@ class Costs:
 
     def search(self, n_trials: int, done: int = 0) -> float:
         """Return the cost of the searches, which run in rounds, after the first `done` trials of each arm."""
-        ends = [end for share in ROUNDS if (end := math.ceil(share * n_trials)) > done]
+        ends = [end for end in self.rounds(n_trials) if end > done]
         return self.arms * self.searched([end - begin for begin, end in pairwise([done, *ends])])
+
+    def rounds(self, n_trials: int) -> list[int]:
+        """Return after how many trials of each arm the plan is updated: not before all rows have had a trial."""
+        return [math.ceil(share * n_trials) for share in ROUNDS if share == 1 or share * n_trials >= self.rows]
 
     def searched(self, trials: Iterable[int]) -> float:
         """Return the cost of searches of some numbers of trials, one after the other."""
@@ -218,8 +222,8 @@ class BudgetedTraining:
         begun, believed, expected = self._now(), self.costs, 0.0
         target = self.allocation.n_trials
         reached = 0
-        for part in ROUNDS:
-            reached = max(reached, min(math.ceil(part * target), target))
+        while reached < target:
+            reached = next(end for end in self.costs.rounds(target) if end > reached)
             self._set(n_trials=reached)
             progress.state.n_trials = target
             progress.train("search", max(self.costs.arms * target - self._ended(), 0), is_search=True)
@@ -227,9 +231,9 @@ class BudgetedTraining:
                 max(reached - len(arm.search.results()), 0) for arm in self.arm_runner.studies
             )
             self.arm_runner.search(watch)
-            if self.arm_runner.cancelled() or reached >= target:
+            if self.arm_runner.cancelled():
                 break
-            if self.clock and expected:
+            if self.clock and reached < target and expected:
                 # The ratio of confirmation to search durations remains as expected.
                 self.costs = believed.scaled((self._now() - begun) / expected)
                 found = choose(self.costs, self.available - self._now(), reached) or LADDER[0]

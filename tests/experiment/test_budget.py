@@ -176,6 +176,21 @@ def test_rows_that_stay_empty_are_planned_for(seconds: float, rows: int) -> None
     assert 0.85 * seconds <= took <= seconds
 
 
+@pytest.mark.parametrize("rows", [4, 10, 32])
+@pytest.mark.parametrize("believed", [0.5, 2.0])
+def test_a_misjudged_speed_of_rows_is_mended(rows: int, believed: float) -> None:
+    took, _ = run(Simulated(0.2, 0.35, rows=rows), 300, believed)
+    assert 0.7 * 300 <= took <= 1.1 * 300
+
+
+def test_few_trials_are_searched_at_once() -> None:
+    costs = Costs(4, 1.0, 1.4, rows=10, idle=0.5)
+    assert costs.rounds(2) == [2]
+    assert costs.rounds(18) == [14, 18]
+    assert costs.rounds(40) == [16, 30, 40]
+    assert costs.search(2) == 4 * (2 + 0.5 * 8)
+
+
 @pytest.mark.parametrize("at", [0.1, 0.3])
 def test_a_machine_that_slows_down_gets_less(at: float) -> None:
     took, budgeted = run(Simulated(0.6, 1.0, slower_from=at * 600, factor=2.0), 600)
