@@ -27,6 +27,7 @@ OPTIONS = (
     "--disable-sync",
     "--disable-domain-reliability",
     "--hide-scrollbars",
+    "--force-prefers-reduced-motion",  # what moves while a page loads is drawn without a GPU
     # As with a mouse: a page that believes in fingers shows every button that hovering would show.
     "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
     # No name but this machine's is resolved, so nothing can be asked of the network or told to it.
@@ -39,7 +40,7 @@ const done = arguments[arguments.length - 1];
 const check = () => {
   let value = null;
   try { value = (() => %s)(); } catch (error) { value = null; }
-  if (value) { done(value); } else { setTimeout(check, 50); }
+  if (value) { done(value); } else { setTimeout(check, 150); }
 };
 check();
 """

@@ -61,6 +61,7 @@ class Pages:
 
     def __init__(self, browser: Chromium, address: str, experiment: str) -> None:
         self.browser = browser
+        self._address = address
         self._home = f"{address}/#/"
         self._top = f"{self._home}experiments/{experiment}"
 
@@ -72,7 +73,7 @@ class Pages:
         """Open the table of runs as far as a parent run, folded as at a first visit, without the assistant."""
         # MLflow remembers which runs were unfolded, and to unfold one of them again would fold it.
         remembered = "Object.keys(localStorage).filter(key => key.includes('ReactComponentState'))"
-        self._go(f"{self._top}/runs")
+        self.browser.open(f"{self._address}/health")  # a page of the server without a program
         self.browser.run(f"for (const key of {remembered}) localStorage.removeItem(key)")
         self._go(f"{self._top}/runs")
         more = "[...document.querySelectorAll('button')].find(button => button.innerText == 'Load more')?.click()"

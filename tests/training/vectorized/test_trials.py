@@ -80,10 +80,11 @@ def engines(
     width: int,
     epochs: int,
     clip: float | None = None,
+    examples: int = 40,
 ) -> tuple[SequentialEngine, VectorizedEngine]:
     """Return a sequential and a vectorized engine in float64 that save the weights of the best epoch."""
     factory = make_factory(model, norm, torch.float64, **options)
-    source = make_source(model, torch.float64)
+    source = make_source(model, torch.float64, examples)
     settings = TrainerSettings(epochs, "cpu", "64-true", clip)
     sequential = SequentialEngine(factory, source, settings, lambda s: tmp_path / f"sequential-{s.number}.ckpt")
     vectorized = VectorizedEngine(factory, source, settings, width, lambda s: tmp_path / f"vectorized-{s.number}.ckpt")
@@ -131,7 +132,7 @@ def test_parameters_equal_sequential_after_50_steps(tmp_path: Path, case: int, o
     model, norm, options = CASES[case]
     net_options = {k: v for k, v in options.items() if k in NET_OPTIONS}
     specs = make_specs(model, 3, **net_options)
-    sequential, vectorized = engines(tmp_path, model, norm, options, width=3, epochs=10, clip=1.0)
+    sequential, vectorized = engines(tmp_path, model, norm, options, width=3, epochs=4, clip=1.0, examples=104)
     assert_same(once(case, lambda: run(sequential, specs)), run(vectorized, specs))
 
 
@@ -210,7 +211,7 @@ def test_feed_calls_are_batched(tmp_path: Path) -> None:
 
 
 def test_float32_curves_are_close(once: Once) -> None:
-    specs, source, settings = make_specs("mlp", 4), make_source("mlp"), TrainerSettings(10, "cpu")
+    specs, source, settings = make_specs("mlp", 4), make_source("mlp"), TrainerSettings(4, "cpu")
     factory = make_factory("mlp", "batch")
     sequential, vectorized = SequentialEngine(factory, source, settings), VectorizedEngine(factory, source, settings, 4)
     assert_same(once("float32", lambda: run(sequential, specs)), run(vectorized, specs), tolerance=1e-4)
