@@ -38,6 +38,7 @@ import argparse
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -262,7 +263,7 @@ def our_side(name: str, chosen: argparse.Namespace, folder: Path, seed: int, *gi
     own = [*given, *OURS, *(ONE if chosen.one_thread else ()), *chosen.overrides]
     if chosen.warm_start is None:
         return side("ours.py", name, folder / f"{name}-ours-{seed}.json", *own, f"seed={seed}")
-    kind = "-".join(["earlier", *chosen.warm_start])
+    kind = re.sub(r"[^\w.]+", "-", "-".join(["earlier", *chosen.warm_start]))
     before = (folder / f"{name}-{kind}-{seed}").absolute()
     other = [f"seed={seed + EARLIER_SEED}", "study.name=earlier", *chosen.warm_start]
     side("ours.py", name, before / "measured.json", *own, *other, output=before)

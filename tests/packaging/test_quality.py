@@ -101,7 +101,7 @@ def test_the_best_of_several_is_chosen_on_other_seeds_and_all_are_paid_for(quali
     assert seconds(0.2, ended, judge, misled, "wall", 3) == math.inf
 
 
-@pytest.mark.parametrize(("warm", "kind"), [([], "earlier"), (["data.train_size=500"], "earlier-data.train_size=500")])
+@pytest.mark.parametrize(("warm", "kind"), [([], "earlier"), (["data.train_size=500"], "earlier-data.train_size-500")])
 def test_a_search_of_ours_starts_from_one_with_another_seed(
     quality: dict[str, Any], warm: list[str], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
