@@ -14,8 +14,9 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.preparation import preparing
 from dropsearch.core.records import ArmOutcome, ComparisonMetric
 from dropsearch.experiment import engines
+from dropsearch.experiment.allocation import Costs, enough
 from dropsearch.experiment.arm_runner import ArmRunner
-from dropsearch.experiment.budget import BudgetedTraining, Costs, enough
+from dropsearch.experiment.budget import BudgetedTraining
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.evidence_pace import evidence_pace
 from dropsearch.experiment.paces import (

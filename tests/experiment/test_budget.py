@@ -17,7 +17,8 @@ from dropsearch.config.schema import ConfirmConfig
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ComparisonMetric
 from dropsearch.experiment import run_budget
-from dropsearch.experiment.budget import LADDER, Allocation, BudgetedTraining, Costs, choose, in_words
+from dropsearch.experiment.allocation import LADDER, Allocation, Costs, choose, in_words
+from dropsearch.experiment.budget import BudgetedTraining
 from dropsearch.experiment.paces import Pace
 from dropsearch.experiment.run_budget import RunBudget, slowness
 from dropsearch.experiment.tasks.search import searched
