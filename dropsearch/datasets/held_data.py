@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
+from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.datasets.batch_digest import digest
 
 WHOLE = 2**28
@@ -20,6 +22,8 @@ WHOLE = 2**28
 SAMPLE = 4096
 _CHANGING = ("cache", "memo", "buffer", "history", "log")
 """Parts of attribute names of what changes while a data set is read."""
+
+_NO_DATA = (nn.Module, Sampler, torch.Generator, type)
 
 
 def held(*datasets: Any) -> str:
@@ -29,8 +33,9 @@ def held(*datasets: Any) -> str:
     """
     found, known = hashlib.sha256(), dict[int, Any]()
     for dataset in datasets:
-        for part in _parts("", dataset, known):
-            found.update(part.encode())
+        with suppress(Exception):  # objects of users may raise anything; what they hold does not count then
+            for part in _parts("", dataset, known):
+                found.update(part.encode())
     return found.hexdigest()
 
 
@@ -40,7 +45,9 @@ def _parts(name: str, value: Any, known: dict[int, Any]) -> Iterator[str]:
         if _is_file(value):
             yield f"{name}:{_content(value)}"
         return
-    if id(value) in known or isinstance(value, nn.Module | Sampler | torch.Generator | type) or callable(value):
+    if id(value) in known or isinstance(value, _NO_DATA) or callable(value):
+        return
+    if any(map(is_lightning_class, type(value).__mro__)):  # a data module or a Trainer, which lead everywhere
         return
     known[id(value)] = value
     if hasattr(value, "to_numpy"):  # a table of pandas

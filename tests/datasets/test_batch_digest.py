@@ -169,3 +169,16 @@ def test_a_file_behind_a_path_counts(tmp_path: Path) -> None:
     assert held({"path": str(path)}) != first[0]
     path.write_text("1,33")
     assert held([str(path), "b"]) != first[1], "of the files in a list the size counts"
+
+
+class Odd:
+    """Raises where it is looked at."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_objects_that_raise_and_those_that_hold_no_data_do_not_count() -> None:
+    inside = {"x": torch.ones(2), "module": Parts([torch.rand(3)]), "odd": Odd(), "large": [10**400]}
+    assert held(inside) == held({**inside, "module": Parts([torch.rand(3)])})
+    assert held(inside) != held({**inside, "x": torch.zeros(2)})
