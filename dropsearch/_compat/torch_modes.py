@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import wraps
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._utils import _rebuild_tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode_temporarily
 from torch.utils import checkpoint as _checkpoint
 
@@ -65,6 +67,11 @@ def _before_the_first(begin: Callable[[], None]) -> Any:
         return run(*args, **kwargs)
 
     return answer
+
+
+def is_unpickling(frame: FrameType) -> bool:
+    """Return whether a frame of Python rebuilds a tensor around its storage, which fixes the type."""
+    return frame.f_code is _rebuild_tensor.__code__
 
 
 def backward(

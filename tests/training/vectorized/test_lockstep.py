@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import EpochMetrics, TrialSpec
@@ -45,6 +45,23 @@ def case(make: Make, module: Any = LitNet, **more: Any) -> Case:
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_2_holds(kind: str, tmp_path: Path) -> None:
     assert_law_2(case(KINDS[kind]), tmp_path)
+
+
+class SingleStream(IterableDataset):
+    """Has examples in float32, as most data sets have."""
+
+    def __init__(self) -> None:
+        self.single = Noisy(torch_noise)
+        self.single.x = self.single.x.float()
+
+    def __iter__(self) -> Any:
+        return (self.single[index] for index in range(len(self.single)))
+
+
+@pytest.mark.parametrize("kind", [SingleStream, lambda: SingleStream().single], ids=["stream", "indexed"])
+def test_batches_of_worker_processes_keep_their_type(kind: Any) -> None:
+    """The proof computes in float64, and reads tensors of processes, which have their type already."""
+    assert case(lambda: loader(kind(), num_workers=2)).reason() == ""
 
 
 @pytest.mark.parametrize("module", [metrics.Outputs, metrics.Warming, metrics.Numbers])
