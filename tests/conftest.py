@@ -60,6 +60,9 @@ def _own_process() -> Iterator[None]:
     """Put back what a file of tests changes in its process, which is that of others too; no thread of it goes on."""
     folder, environment, threads = os.getcwd(), dict(os.environ), {*threading.enumerate()}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    if torch := sys.modules.get("torch"):
+        # Threads gain nothing in networks this small, and each waits for the others where other tests want the cores.
+        torch.set_num_threads(1)
     yield
     os.chdir(folder)
     for name in {*os.environ} - {*environment}:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
-from dropsearch.core.processor_use import cores
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import alike_in_rows, never_alike, programs
@@ -137,14 +135,3 @@ def use_threads(context: ExperimentContext) -> None:
     """Use one torch thread if several processes train, so that measurements here apply to them."""
     if context.processes > 1:
         torch.set_num_threads(1)
-
-
-@contextmanager
-def all_cores() -> Iterator[None]:
-    """Let torch use all cores within the context, while nothing trains."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(before, cores()))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -13,7 +13,6 @@ from dropsearch.config.budget import parsed
 from dropsearch.core.errors import InputError
 from dropsearch.core.preparation import preparing
 from dropsearch.core.records import ArmOutcome, ComparisonMetric
-from dropsearch.experiment import engines
 from dropsearch.experiment.allocation import Costs, enough
 from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.budget import BudgetedTraining
@@ -26,6 +25,7 @@ from dropsearch.experiment.paces import (
     searched_share,
 )
 from dropsearch.experiment.pilot import pilots
+from dropsearch.experiment.winners import measuring_threads
 from dropsearch.report.numbers import Scale
 from dropsearch.stats.comparisons import planned_contrasts
 from dropsearch.tracking import tracker_names
@@ -115,7 +115,7 @@ def measured_costs(context: ExperimentContext, plan: Plan, engine: Engine, slow:
         paces, config = pilots(context, engine), context.config
     if "search" not in paces:
         raise InputError("budget needs a measured speed, but no trial ended an epoch: set study.n_trials instead")
-    with engines.all_cores():
+    with measuring_threads(context):
         model = evidence_pace(context, thorough=True)
     epochs = config.trainer.max_epochs
     searched = epochs * searched_share(config)

@@ -22,6 +22,7 @@ from dropsearch.experiment.paces import (
 )
 from dropsearch.experiment.pilot import pilots
 from dropsearch.experiment.studies import ArmStudies
+from dropsearch.experiment.winners import measuring_threads
 from dropsearch.report import FIGURES
 from dropsearch.report.progress import Forecast, Progress, Stage
 from dropsearch.report.progress.lines import Lines
@@ -50,7 +51,7 @@ def run_progress(context: ExperimentContext, plan: Plan | None, studies: Sequenc
     )
     for arm in studies:
         state.known(arm.results())
-    with engines.all_cores():
+    with measuring_threads(context):
         model = evidence_pace(context)
     trials = missing_trials(context, studies) if plan else {}
     epoch, ratio = (planned_pace(context, plan), _ratio(context, plan)) if plan else (None, 1.0)
@@ -63,7 +64,7 @@ def planned_stages(
 ) -> tuple[list[Stage], Mapping[TrialPhase, Pace]]:
     """Return the stages of a new run, and the training paces measured with its engine."""
     paces = pilots(context, engine, clock)
-    with engines.all_cores():
+    with measuring_threads(context):
         model = evidence_pace(context, clock, thorough=True)
     stages = run_stages(
         context, missing_trials(context), planned_pace(context, plan), _ratio(context, plan), model, paces

@@ -12,7 +12,6 @@ from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import first_cause
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.core.user_errors import USER_ERRORS, described
-from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
 from dropsearch.experiment.build import make_output_folder
@@ -31,6 +30,7 @@ from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.studies import arm_studies, mark_folder
 from dropsearch.experiment.watched_feed import TrackedFeed
 from dropsearch.experiment.winner_tests import TestSetError
+from dropsearch.experiment.winners import measuring_threads
 from dropsearch.report import FIGURES, opening
 from dropsearch.report.progress import Progress
 from dropsearch.stats.comparisons import compared
@@ -289,7 +289,7 @@ class ExperimentRun:
             note = "the budget left no time for evidence: use task=evidence to measure it"
             return dataclasses.replace(summary, notes=(*summary.notes, note))
         self.progress.begin("evidence", looks, "models")
-        with engines.all_cores(), named_if_still("measuring what dropout did in the winners"):
+        with measuring_threads(self.context), named_if_still("measuring what dropout did in the winners"):
             evidence = collect_evidence(self.arm_runner, summary, self.progress.step)
         return dataclasses.replace(summary, evidence=evidence, seconds=self._elapsed())
 

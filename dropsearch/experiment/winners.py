@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from dropsearch.analysis.measures.passes import operations
 from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, Settings, TrainedModel
 from dropsearch.core.errors import InputError, first_cause
+from dropsearch.core.processor_use import cores
 from dropsearch.core.records import TrialResult, TrialSpec
 from dropsearch.core.seeds import derived_seed
 from dropsearch.experiment.context import ExperimentContext
@@ -22,6 +25,9 @@ MOST, LEAST = 2048, 256
 """Maximum number of examples of each set, so that costs do not grow with the data; and the minimum for slow models."""
 AFFORDABLE = 1e6
 """Maximum floating-point operations per example with `MOST` examples; costlier models use fewer examples."""
+WORTH_CORES = 1e6
+"""Floating-point operations per example from which the models are measured on all cores. Several threads gain nothing
+in smaller ones, and cost much where other programs keep the cores busy, because each waits for the others."""
 LARGEST = 1_000_000
 """Maximum number of examples to read from a set, which may be infinite."""
 LARGEST_SIZE = 4 * 2**30
@@ -113,6 +119,27 @@ def _is_labelled(batch: Any) -> bool:
         and batch[-1].dim() == 1
         and batch[-1].dtype in _INTEGERS
     )
+
+
+@contextmanager
+def measuring_threads(context: ExperimentContext) -> Iterator[None]:
+    """Let torch use as many threads as help to measure the models of a run, while nothing trains."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(before, cores()) if _cost_of(context) >= WORTH_CORES else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cost_of(context: ExperimentContext) -> float:
+    """Return the floating-point operations per example of the run's model; infinity if they cannot be counted."""
+    try:
+        *inputs, _ = context.modules.batch
+        module = context.modules.specimen(context.modules.start).to(inputs[0].device).eval()
+        return operations(module, [part[:1] for part in inputs])
+    except Exception:  # user modules may raise anything
+        return math.inf
 
 
 def _most(module: nn.Module, inputs: Sequence[Tensor]) -> int:

@@ -41,14 +41,6 @@ MEASURED = (*LIGHT, "evidence=on", "evidence.severities=2", "evidence.monte_carl
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    """Networks this small gain nothing from threads, and lose much where others want the cores."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True, scope="session")
 def _tables(mlflow_tables: None) -> None: ...
 
 

@@ -183,14 +183,6 @@ def make_specs(model: str, count: int, lr: float = 3e-3, **options: object) -> l
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
 def _no_fallback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail if vectorized training falls back to sequential training, unless the test has the marker falls_back."""
     if request.node.get_closest_marker("falls_back"):
