@@ -15,8 +15,8 @@ LONGEST = 1000
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of control characters, format characters (marks of direction), surrogates and line separators."""
 _SECRET = (
-    r"password|passwd|passphrase|pwd|secret|credentials?|authorization|(?:db|ftp|http|pg|redis|smtp|user)[_-]?pass|"
-    r"api[_-]?key|(?:access|private|secret)[_-]?key|(?:access|account|api|auth|bearer|bot|deploy|git(?:hub|lab)|hf|jwt|"
+    r"(?:db|ftp|http|my|pg|redis|smtp|user)?(?:password|passwd|pwd)|passphrase|secret|credentials?|authorization|"
+    r"(?:db|ftp|http|pg|redis|smtp|user)[_-]?pass|(?:account|api)[_-]?key|(?:access|private|secret)[_-]?key|(?:access|account|api|auth|bearer|bot|deploy|git(?:hub|lab)|hf|jwt|"
     r"private|refresh|secret|security|session|slack)[_-]?token"
 )
 _NAME = rf"(?:[\w.-]*[_.-])?(?:{_SECRET})|(?:[\w.-]*\.)?token|(?-i:[A-Z0-9_]*_TOKEN)"
@@ -37,7 +37,7 @@ _ASSIGNED = re.compile(
 _OPTION = re.compile(rf"((?<!\S)--(?:{_NAME})\s)\S+", re.IGNORECASE)
 _BEARER = re.compile(r"(\bBearer\s)[\w.~+/=-]{16,}")
 _TOKEN = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[opsru]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|sk-[\w-]{20,}|"
+    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[opsru]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}|"
     r"xox[abprs]-[\w-]{10,}|dapi[0-9a-f]{32}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
 )
 """Tokens of well-known services, which their format tells."""

@@ -14,7 +14,7 @@ def repeating(action: Callable[[], object], seconds: float, name: str, *, waits:
     Args:
         action: What is repeated. It handles its own errors: the first one that it raises ends the thread.
         seconds: Seconds until the first call, and between two calls.
-        name: Name of the thread.
+        name: What the thread does. Its name is this behind ``dropsearch-``, by which a fork is known to be safe.
         waits: Whether the end of the context waits for a call that is under way.
     """
     ended = threading.Event()
@@ -23,7 +23,7 @@ def repeating(action: Callable[[], object], seconds: float, name: str, *, waits:
         while not ended.wait(seconds):
             action()
 
-    thread = threading.Thread(target=repeat, name=name, daemon=True)
+    thread = threading.Thread(target=repeat, name=f"dropsearch-{name}", daemon=True)
     thread.start()
     try:
         yield

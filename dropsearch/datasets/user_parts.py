@@ -97,7 +97,8 @@ class UserParts:
     def digest(self, in_memory: Any) -> str:
         """Return the sha256 of the data: of its sizes, arguments, loaders, and examples.
 
-        The examples are those in memory, or the first batch and what the data sets hold. The test set is not read.
+        The examples are those in memory, or the first batch and what the data sets hold. No example of the test set is
+        read, but what its data set holds counts.
         """
         train = next(iter(Part(self.train, 1)), ()) if in_memory is None else in_memory
         val = [next(iter(loader), ()) for loader in each_loader(self.val)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
+from dropsearch.core.global_state import changed
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import alike_in_rows, never_alike, programs
@@ -123,6 +125,18 @@ def one_engine(context: ExperimentContext, chosen: Plan, checkpoint_path: Checkp
     """Return the engine of one process."""
     make = ENGINES[chosen.engine]
     return make(context.make_module, context.source, context.settings, chosen, checkpoint_path)
+
+
+@contextmanager
+def torch_settings_kept() -> Iterator[None]:
+    """Put back the number of threads and the precision of products when the context exits."""
+    threads, matmul, cudnn = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn
+    with changed(cudnn, allow_tf32=cudnn.allow_tf32):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision(matmul)
 
 
 def use_precision(matmul: str) -> None:

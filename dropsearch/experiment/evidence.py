@@ -178,7 +178,7 @@ def _arm(
     elif (share := getattr(source, "share_in_training", 0.0)) > MOST_SHARED:
         names.remove("overfitting")
         notes.once(
-            f"overfitting was not measured: {100 * share:.0f} % of the validation examples are training examples"
+            f"overfitting was not measured: {100 * share:.0f} % of the validation examples equal a training example"
         )
     for result in winner.results:
         model = None

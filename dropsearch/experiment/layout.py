@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from dropsearch.core.processor_use import cores
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.pilot import pilot_specs
 from dropsearch.experiment.standstill import named_if_still
 from dropsearch.training.planning.plan import Plan
@@ -100,7 +102,8 @@ def _others(context: ExperimentContext, usual: Way, usable: int) -> list[Way]:
     """Return the ways to compare with the usual one: none if workers are elsewhere, or only one core is there."""
     config = context.config
     is_here = context.device.type == "cpu" and config.cluster.name == "none" and not context.threads
-    if usable == 1 or not is_here or (usual.processes > 1 and config.engine.processes != "auto"):
+    callbacks = context.settings.trainer().get("callbacks")  # they would see trials that do not exist
+    if usable == 1 or not is_here or callbacks or (usual.processes > 1 and config.engine.processes != "auto"):
         return []
     return [way for way in (Way(1, usable), Way(1, 1)) if way != usual and (way.each > 1 or usual.processes == 1)]
 
@@ -116,10 +119,25 @@ def _steps(context: ExperimentContext) -> float:
 
 
 def _rate(make: Callable[[], Engine], specs: Sequence[TrialSpec], way: Way) -> float:
-    """Return the trial steps per second of all processes together; 0 if nothing could be measured."""
+    """Return the trial steps per second of all processes together; 0 if nothing could be measured.
+
+    Raises:
+        KeyboardInterrupt: The user asked to stop; an engine alone would end its trial and return.
+    """
+    interruption = Interruption()
+    with interruption.listening():
+        rate = _rate_of(make, specs, way, interruption)
+    if interruption.requested:
+        raise KeyboardInterrupt
+    return rate
+
+
+def _rate_of(
+    make: Callable[[], Engine], specs: Sequence[TrialSpec], way: Way, interruption: Callable[[], bool]
+) -> float:
     if way.processes == 1:
         with _threads(way.each):
-            return _measured(make(), specs)
+            return _measured(make(), specs, interruption)
     context = multiprocessing.get_context("fork")
     pipes = [context.Pipe(duplex=False) for _ in range(way.processes)]
     forks = [context.Process(target=_report, args=(make, specs, theirs), daemon=True) for _, theirs in pipes]
@@ -135,6 +153,8 @@ def _rate(make: Callable[[], Engine], specs: Sequence[TrialSpec], way: Way) -> f
 
 
 def _report(make: Callable[[], Engine], specs: Sequence[TrialSpec], pipe: Connection) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's handlers would only note them
+        signal.signal(number, signal.SIG_DFL)
     torch.set_num_threads(1)
     pipe.send(_measured(make(), specs))
 
@@ -146,8 +166,8 @@ def _received(pipe: Connection) -> float:
         return 0.0
 
 
-def _measured(engine: Engine, specs: Sequence[TrialSpec]) -> float:
-    feed = _StepFeed(specs)
+def _measured(engine: Engine, specs: Sequence[TrialSpec], interruption: Callable[[], bool] = lambda: False) -> float:
+    feed = _StepFeed(specs, interruption)
     engine.run(feed)
     return feed.rate
 
@@ -167,12 +187,12 @@ class _StepFeed:
 
     held = False
 
-    def __init__(self, specs: Sequence[TrialSpec]) -> None:
+    def __init__(self, specs: Sequence[TrialSpec], interruption: Callable[[], bool]) -> None:
+        self._interruption = interruption
         self._left, self._rows = list(specs), len(specs)
         self.most_at_once: int | None = len(specs)
         self._created = time.perf_counter()
         self._looks: list[float] = []
-        self._trains = False
 
     def ask(self, count: int) -> list[TrialSpec]:
         """Return the next trials."""
@@ -192,7 +212,7 @@ class _StepFeed:
         if not self._left:
             self._looks.append(now)
         timed = now - self._looks[FIRST_STEPS] if len(self._looks) > FIRST_STEPS + 1 else 0.0
-        return timed > SECONDS or now - self._created > MOST_SECONDS
+        return self._interruption() or timed > SECONDS or now - self._created > MOST_SECONDS
 
     @property
     def rate(self) -> float:

@@ -60,5 +60,5 @@ def looking(look: Callable[[], Sequence[str]]) -> Iterator[None]:
         for line in lines:
             print(line, file=sys.stderr, flush=True)
 
-    with repeating(print_lines, LOOK, "dropsearch-watch"):
+    with repeating(print_lines, LOOK, "watch"):
         yield

@@ -78,5 +78,5 @@ def heartbeat(renewals: Sequence[Callable[[], None]]) -> Iterator[None]:
                 renew()
 
     # A storage that does not answer keeps no run from ending.
-    with repeating(beat, LATE / 4, "dropsearch-heartbeat", waits=False):
+    with repeating(beat, LATE / 4, "heartbeat", waits=False):
         yield

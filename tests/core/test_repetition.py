@@ -15,8 +15,8 @@ def test_an_action_is_repeated_until_the_context_ends() -> None:
 
     with repeating(act, 0.001, "acting"):
         assert thrice.wait(30)
-    assert {*calls} == {"acting"}
-    assert "acting" not in {thread.name for thread in threading.enumerate()}
+    assert {*calls} == {"dropsearch-acting"}
+    assert "dropsearch-acting" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_the_end_need_not_wait_for_a_call() -> None:
@@ -28,7 +28,7 @@ def test_the_end_need_not_wait_for_a_call() -> None:
 
     with repeating(hang, 0.001, "hanging", waits=False):
         assert begun.wait(30)
-    (thread,) = (thread for thread in threading.enumerate() if thread.name == "hanging")
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "dropsearch-hanging")
     may_end.set()
     thread.join(30)
     assert not thread.is_alive()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
+from dropsearch.datasets import held_data
 from dropsearch.datasets.batch_digest import arguments_of, digest
 from dropsearch.datasets.held_data import held
 from dropsearch.datasets.user_data import UserData
@@ -182,3 +184,83 @@ def test_objects_that_raise_and_those_that_hold_no_data_do_not_count() -> None:
     inside = {"x": torch.ones(2), "module": Parts([torch.rand(3)]), "odd": Odd(), "large": [10**400]}
     assert held(inside) == held({**inside, "module": Parts([torch.rand(3)])})
     assert held(inside) != held({**inside, "x": torch.zeros(2)})
+
+
+class Filling(Dataset[Any]):
+    """Keeps what it has read."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = [None] * 4
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Any:
+        self.items[index] = torch.full((3,), float(index))
+        return self.items[index] + torch.rand(3)
+
+
+def test_a_data_set_that_fills_itself_is_the_same_afterwards() -> None:
+    data = Filling()
+    first = held(data)
+    assert data[2].shape == (3,)
+    assert held(data) == first
+
+
+class Holder:
+    def __init__(self, **held: Any) -> None:
+        vars(self).update(held)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        lambda: ({"labels": {0: 1.5, 1: [1, 2]}}, {"labels": {0: 1.5, 1: [1, 3]}}),
+        lambda: ({"logits": torch.zeros(3)}, {"logits": torch.ones(3)}),
+        lambda: ({"a": Odd(), "x": torch.zeros(3)}, {"a": Odd(), "x": torch.ones(3)}),
+        lambda: ({"x": [1] * 9_000}, {"x": [1] * 8_999 + [2]}),
+        lambda: ({"x": np.array(["a", "b"])}, {"x": np.array(["a", "c"])}),
+    ],
+)
+def test_changes_count(changes: Any) -> None:
+    before, after = changes()
+    assert held(Holder(**before)) == held(Holder(**before))
+    assert held(Holder(**before)) != held(Holder(**after))
+
+
+def test_a_list_of_files_may_move(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "x.txt").write_text("1")
+    one, two = (np.array([str(tmp_path / place / "x.txt")]) for place in ("one", "two"))
+    assert held(Holder(files=one)) == held(Holder(files=two))
+
+
+def test_of_what_is_large_a_sample_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_data, "MOST_BYTES", 100_000)
+    wide = np.lib.format.open_memmap(tmp_path / "wide.npy", mode="w+", dtype=np.float32, shape=(2, 1_000_000))
+    tracemalloc.start()
+    first = held(Holder(x=wide)), held(Holder(file=str(tmp_path / "wide.npy")))
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+    wide[1] = 1.0
+    wide.flush()
+    assert held(Holder(x=wide)) != first[0]
+    assert held(Holder(file=str(tmp_path / "wide.npy"))) != first[1]
+
+
+class OnDisk(Mapping[str, Any]):
+    """A mapping whose values are read from a disk."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise AssertionError("read")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["a"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_a_mapping_that_is_no_dict_is_not_read() -> None:
+    held(Holder(store=OnDisk(), many={str(number): torch.ones(1) for number in range(20_000)}))

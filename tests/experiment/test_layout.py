@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning import Callback
 
 from dropsearch.config.compose import compose_overrides
-from dropsearch.experiment import elsewhere, layout
+from dropsearch.experiment import elsewhere, engines, layout
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.layout import Way, described_layout, with_layout
 from dropsearch.training.planning.plan import Plan
@@ -154,3 +156,32 @@ def test_several_processes_with_several_threads_are_spawned(
     context, plan = with_layout(asking(built, threads="2"), SEQUENTIAL)
     elsewhere.run_engine(context, plan)
     assert given == [([{}, {}], {"threads": 2})]
+
+
+def test_callbacks_of_the_user_see_no_measurement(built: ExperimentContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = measuring(monkeypatch, {Way(4, 1): 100.0, Way(1, 4): 200.0})
+    settings = dataclasses.replace(built.settings, trainer=lambda: {"callbacks": [Callback()]})
+    with_layout(dataclasses.replace(built, settings=settings), SEQUENTIAL)
+    assert measured == []
+
+
+class Stopped:
+    """An engine that takes an interruption for the end of a trial."""
+
+    def run(self, feed: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        assert feed.cancelled()
+
+
+def test_ctrl_c_stops_a_measurement_and_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dropsearch.experiment.interruption.STOPPING", b"")
+    with pytest.raises(KeyboardInterrupt):
+        layout._rate(Stopped, [], Way(1, 1))  # type: ignore[arg-type]
+
+
+def test_settings_of_torch_are_put_back() -> None:
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    with engines.torch_settings_kept():
+        torch.set_num_threads(before[0] + 1)
+        engines.use_precision("medium" if before[1] == "highest" else "highest")
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import dropsearch
+from dropsearch.core.repetition import repeating
 from dropsearch.experiment import context
 from dropsearch.experiment.worker_config import unsafe_threads
 from tests.experiment.conftest import composed
@@ -32,6 +33,11 @@ def test_threads_that_user_code_starts_are_found(thread: threading.Thread) -> No
     assert "prefetch" in unsafe_threads()
     harmless = threading.Thread(name="IOPub")
     assert unsafe_threads([threading.main_thread(), harmless, thread]) == ("prefetch",)
+
+
+def test_threads_of_a_run_are_harmless() -> None:
+    with repeating(lambda: None, 60.0, "anything"):
+        assert unsafe_threads() == ()
 
 
 def processes(monkeypatch: pytest.MonkeyPatch, made_by: Any, wanted: str = "auto") -> int:

@@ -58,7 +58,8 @@ def steps_of(page: str) -> Iterator[Step]:
             for line in text.replace("\\\n", " ").splitlines():
                 words = shlex.split(line)
                 assert words[:3] == ["python", "-m", "dropsearch"], line
-                yield Step(page, "command", line, shown, [*words[3:], *(() if "task=sites" in words else LITTLE)])
+                given = [re.sub("^budget=.*", "budget=16 trials", word) for word in words[3:]]
+                yield Step(page, "command", line, shown, [*given, *(() if "task=sites" in words else LITTLE)])
 
 
 def little(code: str) -> str:

@@ -40,6 +40,11 @@ def search(config: Config, started: float | None = None) -> int:
 def searched(config: Config, started: float | None = None) -> Summary:
     """Search, confirm, test, write all files, and return the summary."""
     started = time.perf_counter() if started is None else started
+    with engines.torch_settings_kept():
+        return _searched(config, started)
+
+
+def _searched(config: Config, started: float) -> Summary:
     with preparing("reading the data and inspecting the module"):
         context = build_context(config)
     try_end(context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 LATE_STEPS = 4
 """Steps of an epoch in which sites are looked for that the first step did not reach."""
+LATE_SECONDS = 10.0
+"""Seconds after which the search for such sites ends."""
 MOST_EPOCHS = 20
 """Epochs in which a module is looked at, at most."""
 
@@ -138,13 +141,14 @@ def _with_late(
     sites: tuple[Site, ...],
 ) -> tuple[Site, ...]:
     """Return the sites of a module, those included that only a later step or epoch reaches."""
-    found = {site.name: site for site in sites}
+    found, until = {site.name: site for site in sites}, time.monotonic() + LATE_SECONDS
 
     def note(seen: tuple[Site, ...], batch: Any) -> None:
         for site in seen:
             if site.name not in found or found[site.name].reason == UNMET:
                 found[site.name] = site
-        module.trainer.should_stop = all(site.reason != UNMET for site in found.values())
+        is_complete = all(site.reason != UNMET for site in found.values())
+        module.trainer.should_stop = is_complete or time.monotonic() > until
 
     if any(site.reason == UNMET for site in sites) or not any(site.controllable for site in sites):
         with wrapped_step(module, _recording(module, per_call, note)):
