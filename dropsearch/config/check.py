@@ -206,6 +206,9 @@ def _engine(config: Config) -> Iterator[str]:
         yield f"engine.devices must be auto or a list of different GPUs such as [0,1], got {devices}"
     if config.cluster.name == "ray" and devices != "auto":
         yield f"engine.devices must be auto with cluster=ray, which gives each worker its GPU, got {devices}"
+    threads = config.engine.threads
+    if config.cluster.name == "ray" and threads != "auto":
+        yield f"engine.threads must be auto with cluster=ray, which gives each worker its cores, got {threads}"
 
 
 def _names(config: Config) -> Iterator[str]:

@@ -33,10 +33,10 @@ def share_of_equal_examples(known: Sequence[Tensor], batches: Iterable[Any]) -> 
     """
     if not known or len(known[0]) > MOST:
         return 0.0
-    here, count, equal = {*_rows(known)}, 0, 0
+    here, count, equal = {*map(hash, _rows(known))}, 0, 0
     for batch in islice(batches, BATCHES):
         rows = [*_rows(examples_of(batch))]
-        count, equal = count + len(rows), equal + sum(row in here for row in rows)
+        count, equal = count + len(rows), equal + sum(hash(row) in here for row in rows)
     return equal / count if count else 0.0
 
 
@@ -55,14 +55,22 @@ def _2d(part: Tensor) -> Tensor:
 
 def common_examples(one: Any, other: Any) -> int:
     """Return how many examples two loaders share; 0 if their data sets differ or the indices are unknown."""
-    first, second = _indexed(one), _indexed(other)
-    if first is None or second is None or not _is_same(first[0], second[0]):
+    if not _is_same(_whole(one), _whole(other)):
         return 0
-    return len(first[1] & second[1])
+    first, second = _indexed(one), _indexed(other)
+    return 0 if first is None or second is None else len(first & second)
 
 
-def _indexed(loader: Any) -> tuple[Any, set[int]] | None:
-    """Return a loader's data set without nested subsets, and the indices of its examples in it; None if unknown."""
+def _whole(loader: Any) -> Any:
+    """Return a loader's data set without nested subsets."""
+    dataset = getattr(loader, "dataset", None)
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
+
+
+def _indexed(loader: Any) -> set[int] | None:
+    """Return the indices of a loader's examples in its data set without subsets; None if unknown."""
     indices = _sampled(loader)
     if indices is None:
         return None
@@ -70,7 +78,7 @@ def _indexed(loader: Any) -> tuple[Any, set[int]] | None:
     while isinstance(dataset, Subset):
         indices = [int(dataset.indices[index]) for index in indices]
         dataset = dataset.dataset
-    return dataset, set(indices)
+    return {*indices}
 
 
 def _sampled(loader: Any) -> Iterable[int] | None:

@@ -1,3 +1,3 @@
 from __future__ import annotations
 
-from tests.experiment.conftest import _one_thread, _tables, one_figure  # noqa: F401
+from tests.experiment.conftest import _tables, one_figure  # noqa: F401

@@ -169,6 +169,13 @@ def test_evidence_cannot_be_measured_where_it_is_off():
         check(config)
 
 
+@pytest.mark.parametrize(("key", "value"), [("threads", "2"), ("devices", [0])])
+def test_a_ray_cluster_decides_what_its_workers_have(key: str, value: object):
+    config = put(put(legal(), "cluster.name", "ray"), f"engine.{key}", value)
+    with pytest.raises(InputError, match=f"engine.{key} must be auto with cluster=ray"):
+        check(config)
+
+
 def test_nesterov_needs_momentum():
     config = legal()
     config.optimizer.nesterov, config.optimizer.momentum = True, 0.0

@@ -295,4 +295,4 @@ def test_no_gap_is_measured_where_validation_examples_are_training_examples(tmp_
     )  # fmt: skip
     assert found.summary.evidence is not None
     assert "gap_best" not in found.summary.evidence.arms["none"].measures
-    assert any("100 % of the validation examples are training" in note for note in found.summary.evidence.notes)
+    assert any("100 % of the validation examples equal a training" in note for note in found.summary.evidence.notes)
