@@ -23,6 +23,8 @@ SETTINGS = (
     "trainer.max_epochs=4",
     "confirm.top_k=1",
     "engine=vectorized",
+    # In float32 the number of rows, which depends on the speed, changes roundings, and these the order of near ties.
+    "trainer.precision=64-true",
 )
 TIMES = ("seconds", "opened_at", "started", "commands", "output_dir", "processes", "width", "engine")
 
@@ -40,7 +42,7 @@ def without(value: Any) -> Any:
     return [without(each) for each in value] if isinstance(value, list) else value
 
 
-TWO = ("engine.processes=2", "engine.width=2")
+TWO = ("engine.processes=2", "engine.width=1")
 
 
 @pytest.fixture(scope="module")
