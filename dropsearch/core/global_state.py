@@ -31,6 +31,17 @@ def changed(owner: Any, **values: Any) -> Iterator[None]:
 
 
 @contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use a number of threads; put back the number of before when the context exits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators of Python, NumPy and torch; restore their states when the context exits."""
     python, numpy = random.getstate(), np.random.get_state()

@@ -11,7 +11,7 @@ import torch
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
-from dropsearch.core.global_state import changed
+from dropsearch.core.global_state import changed, torch_threads
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import alike_in_rows, never_alike, programs
@@ -130,12 +130,11 @@ def one_engine(context: ExperimentContext, chosen: Plan, checkpoint_path: Checkp
 @contextmanager
 def torch_settings_kept() -> Iterator[None]:
     """Put back the number of threads and the precision of products when the context exits."""
-    threads, matmul, cudnn = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn
-    with changed(cudnn, allow_tf32=cudnn.allow_tf32):
+    matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn
+    with torch_threads(torch.get_num_threads()), changed(cudnn, allow_tf32=cudnn.allow_tf32):
         try:
             yield
         finally:
-            torch.set_num_threads(threads)
             torch.set_float32_matmul_precision(matmul)
 
 

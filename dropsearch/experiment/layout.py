@@ -7,23 +7,24 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 
 import torch
 
 from dropsearch.config.schema import Config
+from dropsearch.core.global_state import torch_threads
 from dropsearch.core.processor_use import cores
-from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.records import TrialSpec
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.pilot import pilot_specs
 from dropsearch.experiment.standstill import named_if_still
 from dropsearch.training.planning.plan import Plan
-from dropsearch.training.protocols import Engine
+from dropsearch.training.protocols import Engine, GivenTrials
+from dropsearch.training.trainers import batches_in
 
 SECONDS, MOST_SECONDS = 0.7, 6.0
 """How long a way of training is measured once it runs, and at most with its start."""
@@ -111,10 +112,7 @@ def _others(context: ExperimentContext, usual: Way, usable: int) -> list[Way]:
 def _steps(context: ExperimentContext) -> float:
     """Return the number of training steps of the searches, of all trials; infinity if unknown."""
     config: Config = context.config
-    try:
-        batches = len(context.source.train_loader(0))
-    except (TypeError, NotImplementedError):
-        return float("inf")
+    batches = batches_in(context.source.train_loader(0))
     return batches * config.trainer.max_epochs * config.study.n_trials * len(config.arms)
 
 
@@ -136,7 +134,7 @@ def _rate_of(
     make: Callable[[], Engine], specs: Sequence[TrialSpec], way: Way, interruption: Callable[[], bool]
 ) -> float:
     if way.processes == 1:
-        with _threads(way.each):
+        with torch_threads(way.each):
             return _measured(make(), specs, interruption)
     context = multiprocessing.get_context("fork")
     pipes = [context.Pipe(duplex=False) for _ in range(way.processes)]
@@ -172,39 +170,16 @@ def _measured(engine: Engine, specs: Sequence[TrialSpec], interruption: Callable
     return feed.rate
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class _StepFeed:
+class _StepFeed(GivenTrials):
     """A feed of trials that ends after some steps and times them: engines call `cancelled` after each step."""
 
-    held = False
-
     def __init__(self, specs: Sequence[TrialSpec], interruption: Callable[[], bool]) -> None:
+        super().__init__(specs)
         self._interruption = interruption
-        self._left, self._rows = list(specs), len(specs)
-        self.most_at_once: int | None = len(specs)
+        self._rows = len(specs)
+        self.most_at_once: int | None = self._rows
         self._created = time.perf_counter()
         self._looks: list[float] = []
-
-    def ask(self, count: int) -> list[TrialSpec]:
-        """Return the next trials."""
-        taken, self._left = self._left[:count], self._left[count:]
-        return taken
-
-    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Prune none."""
-        return [False for _ in reports]
-
-    def tell(self, results: Sequence[TrialResult]) -> None:
-        """Ignore the results."""
 
     def cancelled(self) -> bool:
         """Note the time of a step; return whether enough are timed."""

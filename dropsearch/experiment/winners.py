@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from dropsearch.analysis.measures.passes import operations
 from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, Settings, TrainedModel
 from dropsearch.core.errors import InputError, first_cause
+from dropsearch.core.global_state import torch_threads
 from dropsearch.core.processor_use import cores
 from dropsearch.core.records import TrialResult, TrialSpec
 from dropsearch.core.seeds import derived_seed
@@ -124,29 +124,28 @@ def _is_labelled(batch: Any) -> bool:
 @contextmanager
 def measuring_threads(context: ExperimentContext) -> Iterator[None]:
     """Let torch use as many threads as help to measure the models of a run, while nothing trains."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(before, cores()) if _cost_of(context) >= WORTH_CORES else 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _cost_of(context: ExperimentContext) -> float:
-    """Return the floating-point operations per example of the run's model; infinity if they cannot be counted."""
     try:
         *inputs, _ = context.modules.batch
-        module = context.modules.specimen(context.modules.start).to(inputs[0].device).eval()
-        return operations(module, [part[:1] for part in inputs])
-    except Exception:  # user modules may raise anything
-        return math.inf
+        cost = _cost(context.modules.specimen(context.modules.start), inputs)
+    except Exception:  # a batch of the user may be anything
+        cost = None
+    is_small = cost is not None and cost < WORTH_CORES
+    with torch_threads(1 if is_small else max(torch.get_num_threads(), cores())):
+        yield
+
+
+def _cost(module: nn.Module, inputs: Sequence[Tensor]) -> float | None:
+    """Return the floating-point operations per example of a model; None if they cannot be counted."""
+    try:
+        return operations(module.to(inputs[0].device).eval(), [part[:1] for part in inputs])
+    except Exception:  # user modules may raise anything; trained models report the error
+        return None
 
 
 def _most(module: nn.Module, inputs: Sequence[Tensor]) -> int:
     """Return the number of examples for a model by its cost per example, the same on any machine."""
-    try:
-        cost = operations(module.to(inputs[0].device).eval(), [part[:1] for part in inputs])
-    except Exception:  # user modules may raise anything; trained models report the error
+    cost = _cost(module, inputs)
+    if cost is None:
         return MOST
     return max(min(int(MOST * AFFORDABLE / max(cost, 1.0)), MOST), LEAST)
 
