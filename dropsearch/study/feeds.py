@@ -231,11 +231,13 @@ class SearchFeed(StudyFeed):
     def _free(self, count: int) -> list[TrialKey]:
         free = super()._free(count)
         self.held = False
-        # Do not wait if nothing trains here.
         clock = self._clock
-        if clock is None or self._is_shared() or not self.store.is_training:
+        if clock is None or self._is_shared():
             return free
+        # If nothing trains here, the first trial has nothing to wait for; the second may have to wait for the first.
         ready = [*takewhile(lambda key: clock.start(key[0]) is not None, free)]
+        if not ready and not self.store.is_training:
+            ready = free[:1]
         self.held = len(ready) < len(free)
         return ready
 

@@ -27,9 +27,18 @@ class Machine(NamedTuple):
     rows: int
     in_step: bool
     luck: int
+    patience: int = 1
+    """How many rows are free before it asks, as when trials of several processes end before the first one asks."""
 
 
-MACHINES = [Machine(8, True, 0), Machine(8, False, 1), Machine(3, True, 2), Machine(2, False, 3)]
+MACHINES = [
+    Machine(8, True, 0),
+    Machine(8, False, 1),
+    Machine(3, True, 2),
+    Machine(2, False, 3),
+    Machine(2, False, 4, patience=2),
+    Machine(4, True, 5, patience=4),
+]
 
 
 def test_clock_waits_for_trials_that_may_end_earlier() -> None:
@@ -97,7 +106,7 @@ def train(feed: SearchFeed, machine: Machine) -> None:
     luck, rows = random.Random(machine.luck), {}
     while True:
         wanted = machine.rows - len(rows)
-        for spec in feed.ask(wanted) if wanted else ():
+        for spec in feed.ask(wanted) if wanted >= machine.patience else ():
             rows[spec.number] = (spec, [])
         if not rows:
             assert not feed.held
