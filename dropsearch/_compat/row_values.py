@@ -38,6 +38,13 @@ def of_rows(tensor: Tensor) -> Tensor | None:
     return get_unwrapped(tensor).movedim(maybe_get_bdim(tensor), 0) if is_batchedtensor(tensor) else None
 
 
+def needs_gradient(tensor: Tensor) -> bool:
+    """Return whether gradients flow through a tensor. Under `vmap`, `requires_grad` does not tell."""
+    while is_batchedtensor(tensor):
+        tensor = get_unwrapped(tensor)
+    return tensor.requires_grad and torch.is_grad_enabled()
+
+
 def level_of(given: Iterable[Tensor]) -> int:
     """Return the `vmap` level of tensors, at least one of which is batched."""
     return max(maybe_get_level(tensor) for tensor in given if is_batchedtensor(tensor))
@@ -115,8 +122,8 @@ def applied(cls: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 def sampled_under_vmap() -> Iterator[None]:
     """Make distributions usable under `vmap`.
 
-    Argument validation is off, since it reads values. Dirichlet and Beta samples are drawn without their autograd
-    function, which `vmap` cannot run.
+    Argument validation is off, since it reads values. Dirichlet and Beta samples are drawn by other code than their
+    autograd function, which `vmap` cannot run.
     """
     validates, function = Distribution._validate_args, dirichlet._Dirichlet
     Distribution.set_default_validate_args(False)
@@ -130,8 +137,12 @@ def sampled_under_vmap() -> Iterator[None]:
 
 
 def _sampled(concentration: Tensor) -> Tensor:
-    if concentration.requires_grad and torch.is_grad_enabled():
-        raise NotImplementedError(
-            "Dirichlet and Beta samples with a gradient to their concentration are not vectorized"
-        )
-    return torch._sample_dirichlet(concentration)  # pyright: ignore[reportPrivateImportUsage]
+    """Return a sample with its implicit derivative with respect to the concentration, as torch's function has it."""
+    fixed = concentration.detach()
+    values = torch._sample_dirichlet(fixed)  # pyright: ignore[reportPrivateImportUsage]
+    if not needs_gradient(concentration):
+        return values
+    total = fixed.sum(-1, keepdim=True).expand_as(fixed)
+    slope = torch._dirichlet_grad(values, fixed, total)  # pyright: ignore[reportPrivateImportUsage]
+    change = (concentration - fixed) * slope  # zero, with a gradient
+    return values + change - values * change.sum(-1, keepdim=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dropsearch._compat.row_values import needs_gradient
 from dropsearch._compat.torch_modules import gamma_slope
 
 LEVELS = 2.0**32
@@ -72,7 +73,7 @@ def gamma(alpha: Tensor, numbers: Tensor) -> Tensor:
     values = (d * v).gather(-1, first).squeeze(-1)
     boost = torch.where(shape < 1, torch.log(open_unit(numbers[..., -1])) / shape, 0.0)
     values = (values * torch.exp(boost)).clamp(min=torch.finfo(alpha.dtype).tiny)
-    return _with_gradient(alpha, values) if alpha.requires_grad else values
+    return _with_gradient(alpha, values) if needs_gradient(alpha) else values
 
 
 def _with_gradient(alpha: Tensor, values: Tensor) -> Tensor:

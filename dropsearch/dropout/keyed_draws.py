@@ -7,6 +7,7 @@ sequentially and in any row, on a CPU and on CUDA.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dropsearch.dropout.distributions import LEVELS, TRIES, below, exponential, gamma, normal, open_unit, unit, whole
 
@@ -50,9 +51,12 @@ def read_draw(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         return _unkeyed(name, f"{name} draws into out=")
     first = [options.pop(each) for each in _FIRST if each in options and not args]
     try:
-        return reader(name, *first, *args, **options)
+        draw = reader(name, *first, *args, **options)
     except TypeError:
         return _unkeyed(name, f"{name} is called with arguments that are not known here")
+    # The functions of torch.nn.init fill parameters without recording it.
+    is_init = getattr(function, "__module__", "") == nn.init.__name__
+    return dataclasses.replace(draw, made=torch.no_grad()(draw.made)) if is_init else draw
 
 
 def can_draw(name: str) -> bool:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Beta, Normal, kl_divergence
+from torch.distributions import Bernoulli, Beta, Dirichlet, Normal, kl_divergence
 
 from tests.user_modules.nets import LitNet
 
@@ -70,6 +70,18 @@ class Mixup(LitNet):
         other = torch.randperm(len(x), device=x.device)
         logits = self(share * x + (1 - share) * x[other])
         return share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y[other])
+
+
+class Proportions(LitNet):
+    """Draws class probabilities and the share of a mixture, with gradients to what they are drawn by."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        logits = self(x)
+        probabilities = Dirichlet(F.softplus(logits) + 0.5).rsample()
+        share = Beta(F.softplus(logits[:, :1]) + 1, torch.ones_like(logits[:, :1])).rsample()
+        mixed = share * probabilities + (1 - share) * logits.softmax(1)
+        return F.nll_loss(torch.log(mixed + 1e-3), y)
 
 
 class NoiseLayer(nn.Module):

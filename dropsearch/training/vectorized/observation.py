@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from dropsearch._compat.python_calls import showing
+from dropsearch._compat.row_values import quiet_loops
 from dropsearch.core.batches import BatchForm, examples_of
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import generator_states, seeded
@@ -130,7 +131,7 @@ def _reads_of_rows(module: Any, step: str, batch: Any, traits: StepTraits) -> bo
 
     def run(state: Any, *examples: Tensor) -> Tensor:
         given = form.build(examples) if step == "training_step" else batch  # validation batches are shared
-        with EffectRecorder(module, traits).recording(keeps_attributes=False), VmapRNN(), reads:
+        with EffectRecorder(module, traits).recording(keeps_attributes=False), quiet_loops(), VmapRNN(), reads:
             functional_call(StepCall(module, step), state, (given, 0))
         return torch.zeros(())
 

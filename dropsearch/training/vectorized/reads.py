@@ -36,8 +36,9 @@ WITHOUT_RULE = frozenset(
 
 FACTORIES = frozenset(
     {
-        torch.zeros, torch.ones, torch.empty, torch.full, torch.zeros_like, torch.ones_like, torch.empty_like,
-        torch.full_like, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty, Tensor.new_full,
+        torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.zeros_like, torch.ones_like,
+        torch.empty_like, torch.full_like, Tensor.new, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty,
+        Tensor.new_full, Tensor.clone, torch.clone,
     }
 )  # fmt: skip
 """Operations that create tensors to fill in place; each row gets its own."""
@@ -119,7 +120,9 @@ class RowReads(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.used = False
-        """Whether a value that differs between rows was read."""
+        """Whether a value that differs between rows was read, or filled a tensor that the step created."""
+        self._made: set[int] = set()
+        """Memory addresses of created tensors."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -137,13 +140,21 @@ class RowReads(TorchFunctionMode):
             return values[0]
         if has_no_rule(func, args):
             return self._by_row(func, args, kwargs or {})
+        if not self.used and self._made and args and changes_in_place(func) and _address(args[0]) in self._made:
+            self.used = any(map(is_of_row, tensors([args[1:], kwargs])))
         try:
             result = func(*args, **(kwargs or {}))
-            return expanded(result) if func in FACTORIES else result
+            return self._created(result) if func in FACTORIES else result
         except RuntimeError as error:  # raised by `vmap` for operations without a batching rule
             if changes_in_place(func) or isinstance(error, torch.OutOfMemoryError) or "random" in str(error):
                 raise
             return self._by_row(func, args, kwargs or {})
+
+    def _created(self, tensor: Tensor) -> Tensor:
+        result = expanded(tensor)
+        if result is not tensor:
+            self._made.add(_address(result))
+        return result
 
     def _by_row(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         values = each_row(func, args, kwargs)
@@ -160,6 +171,11 @@ class RowReads(TorchFunctionMode):
     ) -> Any:
         """Call a function of torchmetrics for each row."""
         return by_row(run, args, kwargs)
+
+
+def _address(tensor: Tensor) -> int:
+    values = of_rows(tensor)
+    return (tensor if values is None else values).untyped_storage().data_ptr()
 
 
 def _detached(given: tuple[tuple[Any, ...], Mapping[str, Any]]) -> Any:

@@ -31,6 +31,7 @@ def two_batches() -> Digits:
         (generative.Distributed, VAE_SITES),
         (generative.Epochal, VAE_SITES),
         (generative.Mixup, LITNET),
+        (generative.Proportions, LITNET),
         (generative.Noisy, LITNET),
     ],
 )
