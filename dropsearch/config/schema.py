@@ -191,6 +191,8 @@ class StudyConfig:
     """Seconds after which the search of an arm starts no new trial; null for no limit."""
     retry_failed: bool = False
     """Whether search trials that failed in earlier runs are trained again; diverged trials never are."""
+    allow_code_changes: bool = False
+    """Whether a study continues although the code of the user's classes has changed."""
 
 
 @dataclass

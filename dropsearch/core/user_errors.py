@@ -12,10 +12,11 @@ from types import FrameType
 from dropsearch.core.errors import CAUSE
 from dropsearch.core.printable import one_line
 
-_LIBRARIES = sys.stdlib_module_names | {
+LIBRARIES = sys.stdlib_module_names | {
     "dropsearch", "torch", "lightning", "lightning_fabric", "pytorch_lightning", "lightning_utilities", "torchmetrics",
     "numpy", "hydra", "omegaconf", "optuna",
 }  # fmt: skip
+"""Packages whose code is no user code."""
 
 USER_ERRORS = (Exception, SystemExit, GeneratorExit, CancelledError)
 """What user code may raise outside of a trial: Ctrl-C alone stops the run."""
@@ -82,4 +83,4 @@ def users_line(error: BaseException) -> tuple[str, str] | None:
 
 def _is_users(frame: FrameType) -> bool:
     name = str(frame.f_globals.get("__name__")).partition(".")[0]
-    return name not in _LIBRARIES and frame.f_code.co_filename != LINE
+    return name not in LIBRARIES and frame.f_code.co_filename != LINE

@@ -56,6 +56,8 @@ class TensorDataModule(LightningDataModule):
     """Whether batch transfer hooks change the loaders' batches."""
     obstacles: tuple[str, ...] = ()
     """Why stacked rows cannot use these data."""
+    parts = ()
+    """User objects that the data come from."""
     reading = "from examples in memory"
     """Description of the source of the rows' batches."""
     notes: tuple[str, ...] = ()

@@ -131,6 +131,11 @@ class UserData:
 
     redraws_split = False
 
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The data module and its loaders."""
+        return (self.module, *each_loader([self._train, self._val, self._test]))
+
     def for_trial(self, spec: TrialSpec) -> UserData:
         """Return the same data for all trials."""
         return self

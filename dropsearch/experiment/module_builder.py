@@ -67,7 +67,7 @@ class ModuleBuilder:
         self.names, self._maker, self.own = self._taken()
         self._where = where_of(config.sites)  # after the import above, which adds the working folder to sys.path
         # Rates of inserted dropout are no constructor arguments, so the control sets all rates.
-        self.rates = "" if self._where else takes_rates(self._target())
+        self.rates = "" if self._where else takes_rates(self.target)
         self._refuse_arguments()
         self.start: Mapping[str, Any] = start(params, self._configured())
 
@@ -80,7 +80,9 @@ class ModuleBuilder:
         # Without the path of its file, so that a study continues after the script is moved.
         return f"{made_by.__module__}.{getattr(made_by, '__qualname__', self._chosen.name)}"
 
-    def _target(self) -> Any:
+    @property
+    def target(self) -> Any:
+        """The user's class or factory function."""
         return self._chosen.made_by or imported(self._chosen._target_, "model._target_")
 
     def _taken(self) -> tuple[set[str], Callable[..., Any], dict[str, Any]]:
@@ -92,7 +94,7 @@ class ModuleBuilder:
                 # The effect of unnamed arguments (**kwargs) is unknown, so the optimizer is set instead.
                 names |= self._named() | (set() if inspect.isclass(chosen.made_by) else {"lr", "weight_decay"})
             return names, chosen.made_by, defaults(chosen.made_by)
-        target = self._target()
+        target = self.target
         given = named_arguments(chosen, target)
         names, open_ended = accepted(target)
         of_source = self._of_data = of_data(target, given, self._source)

@@ -35,7 +35,7 @@ from dropsearch.report import FIGURES, opening
 from dropsearch.report.progress import Progress
 from dropsearch.stats.comparisons import compared
 from dropsearch.study.storage import open_storage
-from dropsearch.study.studies import identity
+from dropsearch.study.studies import identity, listed
 from dropsearch.tracking import Tracker, make_tracker
 from dropsearch.tracking.lightning_logger import LoggerTracker
 from dropsearch.training.planning.plan import Plan
@@ -54,6 +54,8 @@ SHARED = (
     "this seed may propose others"
 )
 """Note of a run whose trials do not follow from its seed."""
+CODE_CHANGED = "the code of {} has changed since the study began, and earlier trials were trained with the code of then"
+"""Note of a run with `study.allow_code_changes`."""
 
 
 class ExperimentRun:
@@ -94,6 +96,8 @@ class ExperimentRun:
         """Open the studies; create them if necessary."""
         studies = [arm_studies(self.context, storage, name) for name in self.context.config.arms]
         self.arm_runner = ArmRunner(self.context, studies, self.engine, self.interruption)
+        if changed := sorted({name for arm in studies for name in arm.search.code_changes}):
+            self.remarks.append(CODE_CHANGED.format(listed(changed)))
 
     def start_tracking(self, storage: Any, *, amends: bool = False) -> None:
         """Open the parent run, or that of an earlier invocation to extend it."""

@@ -21,7 +21,7 @@ from dropsearch.study.samplers import sampler_factory
 from dropsearch.study.search_space import Space
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.store import StudyStore
-from dropsearch.study.studies import check_studies, identity
+from dropsearch.study.studies import CODE, check_studies, identity
 from dropsearch.study.warm_start import NOTE
 
 
@@ -77,6 +77,7 @@ def fingerprint(context: ExperimentContext, arm: Arm) -> Mapping[str, Any]:
         "engine.batch_seed": config.engine.batch_seed,
         "data": context.source.digest,
         "the model's weights": context.modules.weights,
+        CODE: context.modules.code,
         "monitor": config.monitor,
         "monitor.mode": config.mode,
         "seed": config.seed,
@@ -103,7 +104,7 @@ def check_existing(context: ExperimentContext) -> None:
     """
     storage, journal = context.config.study.storage, context.folder / "study.journal"
     if storage_exists(storage, journal):
-        check_studies(open_storage(storage, journal), fingerprints(context))
+        check_studies(open_storage(storage, journal), fingerprints(context), context.config.study.allow_code_changes)
 
 
 def retraining_phases(config: Config, arm: Arm) -> list[TrialPhase]:
@@ -127,6 +128,7 @@ def arm_studies(context: ExperimentContext, storage: Any, name: str, *, only_tra
     shared: dict[str, Any] = {
         "arm": name,
         "fingerprint": fingerprint(context, arm),
+        "allow_code_changes": config.study.allow_code_changes,
         "only_trains": only_trains,
         "crash_of": partial(crash_of, context.folder),
     }

@@ -27,6 +27,7 @@ from dropsearch.experiment.scoring import (
     validation_scores,
 )
 from dropsearch.experiment.targets import check_names
+from dropsearch.experiment.user_code import code_digests
 from dropsearch.stats.hodges_lehmann import FEWEST_PAIRS
 from dropsearch.training.adapters.absent_sites import absent_sites, describe
 from dropsearch.training.adapters.hyperparameters import Route, routes
@@ -86,6 +87,8 @@ class TrialModules:
                 "leave it out"
             )
         self.probe: ModuleProbe = probe(first, source.for_trainer(config.seed), settings, config.sites.per_call)
+        self.code = code_digests([builder.target, first, *source.parts, settings.trainer()])
+        """Digests of the user code of module, data and Trainer arguments, by qualified name."""
         at_start = dataclasses.replace(PROBED, hyperparameters=self.start)
         found = routes(builder.names, self.probe.optimizers)
         self.routes = checked_routes(builder.build, at_start, source.for_trainer(config.seed), settings, found)

@@ -27,7 +27,7 @@ from dropsearch.study.pruners import StudyMedianPruner
 from dropsearch.study.readable_rates import ReadableRates
 from dropsearch.study.reconnect import patiently
 from dropsearch.study.search_space import Params
-from dropsearch.study.studies import open_study, quiet_optuna
+from dropsearch.study.studies import CODE_CHANGES, open_study, quiet_optuna
 from dropsearch.study.trial_entry import TrialKey
 
 _NOTE = "note."
@@ -46,6 +46,7 @@ class StudyStore:
         arm: The arm's name.
         phase: Search or confirmation.
         fingerprint: Names and plain values that must be equal to continue the study.
+        allow_code_changes: Whether the study continues with changed user code, which it notes.
         make_sampler: Makes Optuna's sampler from a seed.
         pruner: Optuna's pruner.
         repeat: Number of the repetition of the arm's search.
@@ -64,6 +65,7 @@ class StudyStore:
         arm: str,
         phase: TrialPhase,
         fingerprint: Mapping[str, Any],
+        allow_code_changes: bool = False,
         make_sampler: Callable[[int], BaseSampler] = RandomSampler,
         pruner: BasePruner | None = None,
         repeat: int = 1,
@@ -75,7 +77,7 @@ class StudyStore:
         owner = {trial_entry.OWNER: process_id.this_process()}
         self._owned = {**owner, trial_entry.WORKER: True} if only_trains else owner
         with quiet_optuna():
-            self.study = open_study(storage, name, fingerprint, pruner)
+            self.study = open_study(storage, name, fingerprint, pruner, allow_code_changes)
             study_id = patiently(name, lambda: storage.get_study_id_from_name(name))
         self._bulk = ReadableRates(bulk(storage, study_id))
         self._pruner = pruner or NopPruner()
@@ -293,6 +295,11 @@ class StudyStore:
         self.known.refresh()
         attrs = self._do(self._bulk.attrs)
         return {name.removeprefix(_NOTE): value for name, value in attrs.items() if name.startswith(_NOTE)}
+
+    @property
+    def code_changes(self) -> list[str]:
+        """Names of the user code that has changed since the study began."""
+        return self.study.user_attrs.get(CODE_CHANGES, [])
 
     def note(self, name: str, value: Any) -> None:
         """Store a plain value with the study."""

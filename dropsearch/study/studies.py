@@ -7,7 +7,7 @@ import re
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,32 +26,47 @@ from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.storage import open_storage, storage_exists
 
 FINGERPRINT, IDENTITY = "fingerprint", "id"
+CODE, CODE_CHANGES = "code", "code changes"
+"""Key of a fingerprint with digests of user code by name, and the attribute with the names of what has changed."""
 _PART = re.compile(rf"/(confirm|repeat-[0-9]+|{'|'.join(each.study for each in RETRAININGS.values())})$")
 """Suffixes of study names, after the arm's name, of studies other than the first search."""
+MOST_NAMES = 4
+"""Number of changed classes and functions that a sentence names."""
 _PATIENCE = 2.0
 """Seconds to wait for another process to store the id of a study that it has just created."""
 
 
 def open_study(
-    storage: BaseStorage, name: str, fingerprint: Mapping[str, Any], pruner: BasePruner | None
+    storage: BaseStorage,
+    name: str,
+    fingerprint: Mapping[str, Any],
+    pruner: BasePruner | None,
+    allow_code_changes: bool = False,
 ) -> optuna.Study:
     """Return the study with this name; create it if necessary.
+
+    If user code may change and has changed, the study notes it and has the given fingerprint from then on.
 
     Raises:
         InputError: The study is from another configuration or another program.
         RunError: The storage failed.
     """
-    return patiently(name, lambda: _opened(storage, name, fingerprint, pruner))
+    return patiently(name, lambda: _opened(storage, name, _plain(fingerprint), pruner, allow_code_changes))
 
 
-def _opened(storage: BaseStorage, name: str, fingerprint: Mapping[str, Any], pruner: BasePruner | None) -> optuna.Study:
+def _opened(
+    storage: BaseStorage, name: str, given: Mapping[str, Any], pruner: BasePruner | None, allow_code_changes: bool
+) -> optuna.Study:
     study = _found(storage, name, pruner)  # first, since an attempt to create it writes to a journal
     if study is None:
         study = _made(storage, name, pruner)
     else:
-        _check_same(study, _plain(fingerprint))
-    if FINGERPRINT not in study.user_attrs:
-        study.set_user_attr(FINGERPRINT, _plain(fingerprint))
+        _check_same(study, given, allow_code_changes)
+    stored = study.user_attrs.get(FINGERPRINT)
+    if stored and (changed := _changed_code(stored, given)):
+        study.set_user_attr(CODE_CHANGES, sorted({*study.user_attrs.get(CODE_CHANGES, ()), *changed}))
+    if stored != given:
+        study.set_user_attr(FINGERPRINT, given)
     return study
 
 
@@ -104,25 +119,28 @@ def load_studies(storage: Any, journal: Path, names: Iterable[str]) -> dict[str,
         raise InputError(f"the storage must contain the studies {', '.join(names)}, but lacks one of them") from error
 
 
-def check_studies(storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
+def check_studies(
+    storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, Any]], allow_code_changes: bool = False
+) -> None:
     """Check that existing studies with these names can be continued, without writing anything.
 
     Args:
         storage: The storage of the studies, which may not exist yet.
         fingerprints: Values that must be equal to continue a study, by study name.
+        allow_code_changes: Whether user code may have changed.
 
     Raises:
         InputError: A study is from another configuration or another program.
         RunError: The storage failed.
     """
     for name, fingerprint in fingerprints.items():
-        patiently(name, partial(_check_study, storage, name, fingerprint))
+        patiently(name, partial(_check_study, storage, name, _plain(fingerprint), allow_code_changes))
 
 
-def _check_study(storage: BaseStorage, name: str, fingerprint: Mapping[str, Any]) -> None:
+def _check_study(storage: BaseStorage, name: str, given: Mapping[str, Any], allow_code_changes: bool) -> None:
     study = _found(storage, name)
     if study is not None:
-        _check_same(study, _plain(fingerprint))
+        _check_same(study, given, allow_code_changes)
 
 
 def _found(storage: BaseStorage, name: str, pruner: BasePruner | None = None) -> optuna.Study | None:
@@ -171,7 +189,7 @@ def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(dict(fingerprint)))
 
 
-def _check_same(study: optuna.Study, given: Mapping[str, Any]) -> None:
+def _check_same(study: optuna.Study, given: Mapping[str, Any], allow_code_changes: bool) -> None:
     name, stored = study.study_name, study.user_attrs.get(FINGERPRINT)
     if stored is None and not study.trials and study.directions == [StudyDirection.MINIMIZE]:
         return  # the creating process was killed before the first trial
@@ -180,12 +198,33 @@ def _check_same(study: optuna.Study, given: Mapping[str, Any]) -> None:
             f'study.name must be new or a study that dropsearch made, got "{name}", which is another study in this '
             "storage: choose another study.name or study.storage"
         )
-    for key in sorted({*stored, *given}, key=lambda key: (key != "seed", key)):  # other keys may depend on the seed
+    for key in sorted(
+        {*stored, *given} - {CODE}, key=lambda key: (key != "seed", key)
+    ):  # others may depend on the seed
         if stored.get(key) != given.get(key):
             raise InputError(
                 f"{key} must be the same as when study {name} began ({stored.get(key)}), got {given.get(key)}: "
                 "choose another study.name to start a new study"
             )
+    changed = _changed_code(stored, given)
+    if changed and not allow_code_changes:
+        raise InputError(
+            f"the code of {listed(changed)} must be the same as when study {name} began: undo the change, choose "
+            "another study.name to start a new study, or set study.allow_code_changes=true if results stay the same"
+        )
+
+
+def _changed_code(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Return the names of classes, functions and settings whose code differs."""
+    now = given.get(CODE, {})
+    before = stored.get(CODE, now)
+    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a sentence, the first of many."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextmanager

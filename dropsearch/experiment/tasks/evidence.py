@@ -76,7 +76,7 @@ def _storage(context: ExperimentContext) -> Any:
             f"task=evidence needs an earlier run, but there is no study {missing[0]} in {where}: use the overrides "
             "of that run, or run it first without task=evidence"
         )
-    check_studies(storage, wanted)  # type: ignore[arg-type]  # nothing is missing, so it is there
+    check_studies(storage, wanted, config.study.allow_code_changes)  # type: ignore[arg-type]  # nothing is missing, so it is there
     return storage
 
 

@@ -1,0 +1,130 @@
+"""The code of user classes and functions that a run consists of, as digests, so that a study notices a change."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from types import MethodType
+from typing import Any
+
+from torch import Tensor, nn
+
+from dropsearch._compat.lightning import is_lightning_class
+from dropsearch.core.printable import is_secret_key
+from dropsearch.core.source_code import Definition, assignment, digest_of, functions_of, global_names, names_in, short
+from dropsearch.core.user_errors import LIBRARIES
+from dropsearch.datasets.batch_digest import PLACES
+
+MOST_PARTS = 20_000
+"""Objects that are looked at."""
+MOST_ITEMS = 1_000
+"""Items of a container that are looked at."""
+_INSTALLED = {"site-packages", "dist-packages"}
+_SETTINGS = (bool, int, float, str, type(None))
+
+
+def code_digests(roots: Iterable[Any]) -> dict[str, str]:
+    """Return digests of the user code that objects, classes and functions consist of, by qualified name.
+
+    These are the classes of the objects and of what they hold, functions, and what their code names: classes,
+    functions, and settings at the top of a module. Code of an installed package counts if a root is of it.
+    """
+    return _Code(roots).found
+
+
+class _Code:
+    def __init__(self, roots: Iterable[Any]) -> None:
+        self.found: dict[str, str] = {}
+        self._seen: dict[int, Any] = {}
+        """What was visited, which keeps its identity."""
+        self._pending = list(roots)
+        kinds = (root if isinstance(root, Definition) else type(root) for root in self._pending)
+        self._packages = {str(kind.__module__).partition(".")[0] for kind in kinds} - LIBRARIES
+        while self._pending and len(self._seen) < MOST_PARTS:
+            with suppress(Exception):  # objects of users may raise anything; what does is left out
+                self._visit(self._pending.pop())
+
+    def _visit(self, value: Any) -> None:
+        if id(value) in self._seen or isinstance(value, (*_SETTINGS, Tensor)):
+            return
+        self._seen[id(value)] = value
+        if isinstance(value, Definition):
+            if self._is_users(value.__module__):
+                self._define(value)
+        elif isinstance(value, dict | list | tuple | set | frozenset):
+            items = value.values() if isinstance(value, dict) else value
+            self._pending += islice(items, MOST_ITEMS)
+        elif isinstance(value, MethodType):
+            self._pending.append(value.__self__)
+        elif isinstance(value, partial):
+            self._pending += [value.func, value.args, value.keywords]
+        else:
+            self._hold(value)
+
+    def _hold(self, value: Any) -> None:
+        """Look at the class of an object and at what the object holds."""
+        kind = type(value)
+        if is_lightning_class(kind) and not isinstance(value, nn.Module):  # such as a Trainer, which leads everywhere
+            return
+        self._pending.append(kind)
+        is_users = self._is_users(kind.__module__)
+        held = getattr(value, "__dict__", {}).items()
+        self._pending += [part for name, part in held if is_users or name == "_modules" or name[:1] != "_"]
+
+    def _is_users(self, module: str | None) -> bool:
+        package = str(module).partition(".")[0]
+        if package in LIBRARIES or package in self._packages:
+            return package not in LIBRARIES
+        path = getattr(sys.modules.get(str(module)), "__file__", None) or ""
+        return module is not None and _INSTALLED.isdisjoint(path.split(os.sep))
+
+    def _define(self, definition: Definition) -> None:
+        """Note a class or function of the user's, and go on with what it consists of."""
+        name = f"{definition.__module__}.{definition.__qualname__}"
+        if name.rpartition(".")[0] not in self.found:  # else it is a method, in the source of its class
+            self._note(name, digest_of(definition))
+        for named, value in global_names(definition):
+            self._name(named, value)
+        if isinstance(definition, type):
+            self._pending += definition.__mro__[1:]
+        for function in functions_of(definition):
+            for word, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+                with suppress(ValueError):  # not assigned yet
+                    self._closed(f"{name}.{word}", cell.cell_contents)
+
+    def _note(self, name: str, digest: str) -> None:
+        """Note a digest; two definitions may have one name."""
+        before = self.found.get(name, digest)
+        self.found[name] = digest if before == digest else short("".join(sorted((before, digest))))
+
+    def _closed(self, name: str, value: Any) -> None:
+        if isinstance(value, _SETTINGS):
+            self._set(name, value, repr(value))
+        else:
+            self._pending.append(value)
+
+    def _name(self, name: str, value: Any) -> None:
+        """Note a setting at the top of a module; go on with a class, a function, or an object."""
+        module, _, word = name.rpartition(".")
+        if isinstance(value, Definition) or not self._is_users(module):
+            self._pending.append(value)
+        elif name not in self.found and not word.startswith("__"):
+            node = assignment(word, module)
+            if node is not None or isinstance(value, _SETTINGS):
+                self._set(name, value, repr(value) if node is None else ast.unparse(node))
+            for named, part in names_in(node, module) if node is not None else ():
+                if named != name:
+                    self._name(named, part)
+            self._pending.append(value)
+
+    def _set(self, name: str, value: Any, text: str) -> None:
+        """Note a setting, unless it is the place of something, or a secret."""
+        words = name.rpartition(".")[2].lower().split("_")
+        is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and os.sep in value)
+        if words[-1] not in PLACES and not is_path and not is_secret_key("_".join(words)):
+            self._note(name, short(text))
