@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 import os
 import re
 import sys
 import traceback
 from asyncio import CancelledError
-from types import FrameType
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
+from typing import Any
 
 from dropsearch.core.errors import CAUSE
 from dropsearch.core.printable import one_line
@@ -66,7 +70,59 @@ def place_of_error(error: BaseException) -> str:
 def place_of_method(module: object, name: str) -> str:
     """Return `` (FILE:LINE)`` of a method of a user's class, or an empty string."""
     code = getattr(getattr(type(module), name, None), "__code__", None)
-    return "" if code is None else f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})"
+    return "" if code is None or _is_of_library(type(module)) else _place(code.co_filename, code.co_firstlineno)
+
+
+def place_of_class(kind: type) -> str:
+    """Return `` (FILE:LINE)`` of a user's class, or an empty string."""
+    try:
+        return "" if _is_of_library(kind) else _place(inspect.getfile(kind), inspect.getsourcelines(kind)[1])
+    except (OSError, TypeError):  # no source
+        return ""
+
+
+def place_of_attribute(part: object, name: str) -> str:
+    """Return `` (FILE:LINE)`` where a user's class sets or uses an attribute outside its constructor, or its own."""
+    for code in _methods(type(part)):
+        for each in dis.get_instructions(code):
+            if each.argval == name and each.opname in ("STORE_ATTR", "LOAD_ATTR") and each.positions is not None:
+                return _place(code.co_filename, each.positions.lineno or code.co_firstlineno)
+    return place_of_class(type(part))
+
+
+def _methods(kind: type) -> Iterator[CodeType]:
+    for base in kind.__mro__:
+        for name, function in vars(base).items():
+            if not _is_of_library(base) and name != "__init__" and hasattr(function, "__code__"):
+                yield function.__code__
+
+
+def _is_of_library(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in (*_LIBRARIES, "builtins")
+
+
+def _place(file: str, line: int) -> str:
+    return f" ({os.path.basename(file)}:{line})"
+
+
+def place_of_change(state: Callable[[], Any], run: Callable[[], Any]) -> str:
+    """Run code and return `` (FILE:LINE)`` of the user's line that changes a state first, or an empty string."""
+    place, before, profile = "", state(), sys.getprofile()
+
+    def compare(frame: FrameType | None, event: str, argument: Any) -> None:
+        nonlocal place
+        if place or state() == before:
+            return
+        while frame is not None and not _is_users(frame):
+            frame = frame.f_back
+        place = "" if frame is None else _place(frame.f_code.co_filename, frame.f_lineno)
+
+    sys.setprofile(compare)
+    try:
+        run()
+    finally:
+        sys.setprofile(profile)
+    return place
 
 
 def users_line(error: BaseException) -> tuple[str, str] | None:

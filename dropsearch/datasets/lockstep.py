@@ -6,12 +6,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dropsearch.core.errors import UnsupportedError
+from dropsearch.core.user_errors import place_of_class
 from dropsearch.datasets.batch_reader import BatchReader
 from dropsearch.datasets.keyed_loader import Keying, keying_of
 from dropsearch.datasets.keyed_random import GeneratorsKept
 
 Round = dict[int, Any]
 """The next batch of each loader by index, or the error that the loader raised. Ended loaders are absent."""
+
+
+def _place(loader: Any) -> str:
+    """Return the file and line of the first user class of a loader, or an empty string."""
+    parts = (loader, *(getattr(loader, name, None) for name in ("batch_sampler", "sampler", "dataset")))
+    return next(filter(None, (place_of_class(type(part)) for part in parts)), "")
 
 
 class LockstepReader:
@@ -48,7 +55,7 @@ class LockstepReader:
                 elif most is not None and counts[index] < most and index not in failed:
                     raise UnsupportedError(
                         f"a training loader yields {counts[index]} batches, but its length is {most}, so its epoch "
-                        "is not validated"
+                        f"is not validated{_place(loaders[index])}"
                     )
             if found is None:
                 return

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialSpec
+from dropsearch.core.user_errors import place_of_class, place_of_method
 from dropsearch.datasets.given_loaders import GivenLoaders, prepared
 from dropsearch.datasets.keyed_loader import Epochs, can_be_keyed, is_indexed, is_random, keyed, keying_of
 from dropsearch.datasets.loaders import TensorLoader
@@ -83,11 +84,13 @@ class UserData:
             """Share of the validation examples that are training examples, as far as known."""
 
     def _obstacles(self) -> Iterator[str]:
-        yield from (f"the data module overrides {hook}" for hook in self._hooks)
+        place = partial(place_of_method, self.module)
+        yield from (f"the data module overrides {hook}{place(hook)}" for hook in self._hooks)
         if (count := len(each_loader(self._val))) > 1:
-            yield f"there are {count} validation loaders"
+            yield f"there are {count} validation loaders{place('val_dataloader')}"
         for once in (each for each in each_loader(self._train) if not can_be_keyed(each)):
-            yield f"the training batches come from a {type(once).__name__}, which cannot be copied for each trial"
+            what = f"a {type(once).__name__}, which cannot be copied for each trial"
+            yield f"the training batches come from {what}{place_of_class(type(once)) or place('train_dataloader')}"
 
     @property
     def notes(self) -> tuple[str, ...]:

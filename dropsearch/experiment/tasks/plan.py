@@ -19,8 +19,8 @@ from dropsearch.experiment.layout import described_layout, with_layout
 from dropsearch.experiment.params import programs
 from dropsearch.experiment.run_progress import planned_stages
 from dropsearch.report.progress import Forecast, in_all
-from dropsearch.training.planning.compatibility import remedy
 from dropsearch.training.planning.plan import Plan
+from dropsearch.training.planning.remedies import remedy
 from dropsearch.training.protocols import Engine, describe_engine
 
 

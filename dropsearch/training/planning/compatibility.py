@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Monitor, TrialSpec
-from dropsearch.core.user_errors import message_of, place_of_error, place_of_method
+from dropsearch.core.user_errors import message_of, place_of_class, place_of_error, place_of_method
 from dropsearch.training.protocols import DataSource
 from dropsearch.training.trainers import batches_in, with_steps
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of
@@ -27,32 +26,6 @@ HARMLESS = frozenset(
     }
 )  # fmt: skip
 """Members of a LightningModule that a module may override and still be trained vectorized."""
-
-
-REMEDIES = (
-    (r"manual optimization", "automatic optimization with one optimizer"),
-    (
-        r"several optimizers|\d+ optimizers|not a single optimizer",
-        "one optimizer; its parameter groups may have rates of their own",
-    ),
-    (
-        r"overrides (optimizer_step|optimizer_zero_grad|backward|configure_gradient_clipping|lr_scheduler_step)",
-        "a hook of Lightning's loop, such as on_before_optimizer_step or on_train_batch_end",
-    ),
-    (r"LBFGS", "an optimizer that evaluates the loss once a step"),
-    (r"watches a metric at each step", "a schedule that watches its metric at the end of an epoch"),
-    (r"computes the metric", "compute() in a hook at the end of the epoch"),
-    (r"draws random numbers from (random|numpy)", "random numbers of torch"),
-    (r"(reads|sets) (self\.)?trainer\.", "a value that the module keeps itself"),
-    (r"freezes or unfreezes", "the same parameters trained from the first epoch to the last"),
-    (r"otherwise than by appending", "a list that a step only appends to, emptied in a hook"),
-    (r"there are \d+ validation loaders", "one validation loader"),
-    (r"cannot be copied for each trial", "a loader that gives its batches again in each epoch"),
-    (r"yields \d+ batches, but its length is", "a loader that has as many batches as its length says"),
-    (r"the data module overrides", "the work of the hook in the data set or its collate function"),
-    (r"works with sequential training only", "a search without that argument"),
-)
-"""Patterns of reasons against vectorized training, with a remedy."""
 
 
 def incompatibilities(
@@ -85,16 +58,13 @@ def _dynamic(module: Any, data: DataSource, monitor: Monitor, trainer: Any) -> I
     with_steps(trainer, batches_in(loader))
     errors: list[Exception] = []
     traits = traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), loader), data, errors)
-    yield from dict.fromkeys(f"{_said(error)}{place_of_error(error)}" for error in errors)
+    yield from dict.fromkeys(_said(error, module) for error in errors)
     if not errors and monitor.name not in traits.logged and traits.is_plain:
-        yield f"validation_step does not log {monitor.name}"
+        yield f"validation_step does not log {monitor.name}{place_of_method(module, 'validation_step')}"
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception, module: Any) -> str:
+    if isinstance(error, UnsupportedError):
+        return f"{error}{place_of_error(error)}"
     # User code can fail in any way without a real Trainer.
-    return str(error) if isinstance(error, UnsupportedError) else f"{type(error).__name__}: {message_of(error)}"
-
-
-def remedy(reason: str) -> str:
-    """Return what would make vectorized training possible, or an empty string."""
-    return next((change for pattern, change in REMEDIES if re.search(pattern, reason)), "")
+    return f"{type(error).__name__}: {message_of(error)}{place_of_error(error) or place_of_class(type(module))}"

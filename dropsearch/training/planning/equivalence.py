@@ -15,7 +15,7 @@ from dropsearch._compat.torch_modes import is_unpickling, without_modes
 from dropsearch.core.batches import examples_in, examples_of, mapped
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Site, TrialSpec
-from dropsearch.core.user_errors import place_of_error
+from dropsearch.core.user_errors import place_of_class, place_of_error
 from dropsearch.dropout.row_control import RowBits, Shapes, mask_shapes, row_rates
 from dropsearch.dropout.trial_control import VALIDATION, TrialControl
 from dropsearch.training.logged_steps import call_step, captured_logs, evaluate, in_precision, set_to_train
@@ -77,14 +77,14 @@ def check_equivalence(
     except UnsupportedError as error:
         return f"{error}{place_of_error(error)}"
     except Exception as error:  # user code can fail in any way under vmap; it is then trained sequentially
-        return _explain(error)
+        return _explain(error) + (place_of_error(error) or place_of_class(type(make_module(specs[0]))))
 
 
 def _explain(error: Exception) -> str:
     """Return an explanation of a vmap error if there is one, otherwise the error itself, in one line."""
     message = " ".join(str(error).split())
     explanations = (text for part, text in _VMAP_ERRORS.items() if "vmap" in message and part in message)
-    return next(explanations, f"{type(error).__name__}: {message[:200]}") + place_of_error(error)
+    return next(explanations, f"{type(error).__name__}: {message[:200]}")
 
 
 def _traits(make_module: ModuleFactory, data: DataSource, trainer: Trainer, spec: TrialSpec) -> StepTraits:
@@ -131,7 +131,8 @@ def _compare(make_module: ModuleFactory, data: DataSource, trainer: Trainer, spe
 
 
 def _different(what: str, module: LightningModule) -> str:
-    return f"{what} of {type(module).__name__} differs between vectorized and sequential training"
+    kind = type(module)
+    return f"{what} of {kind.__name__} differs between vectorized and sequential training{place_of_class(kind)}"
 
 
 def _validation_batch(data: DataSource) -> Any:

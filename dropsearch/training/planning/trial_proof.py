@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dropsearch.core.batches import mapped
 from dropsearch.core.records import EpochMetrics, TrialSpec
+from dropsearch.core.user_errors import place_of_class
 from dropsearch.datasets.given_loaders import prepared
 from dropsearch.datasets.keyed_loader import first_batches
 from dropsearch.datasets.loaders import TensorLoader
@@ -45,7 +46,8 @@ def trials_difference(
     settings = dataclasses.replace(
         settings, max_epochs=EPOCHS, accelerator="cpu", precision="64-true", shared_masks=False, convolutions="grouped"
     )
-    name = type(make_module(specs[0])).__name__
+    kind = type(make_module(specs[0]))
+    name, place = kind.__name__, place_of_class(kind)
     together, alone = GivenTrials(specs), GivenTrials(specs)
     try:
         trained = VectorizedTrials(RowSource(make_module, few, settings, together), len(specs))
@@ -62,10 +64,10 @@ def trials_difference(
         if expected.state != "COMPLETE":
             return f"{name} fails in sequential training: {expected.reason}"
         if found.state != expected.state or len(found.curve) != len(expected.curve):
-            return f"{name} ends otherwise in vectorized training: {found.reason or found.state}"
+            return f"{name} ends otherwise in vectorized training: {found.reason or found.state + place}"
         for one, other in zip(found.curve, expected.curve, strict=True):
             if difference := _difference(one, other, tolerance):
-                return f"{difference} of {name} differs between vectorized and sequential training"
+                return f"{difference} of {name} differs between vectorized and sequential training{place}"
     return ""
 
 

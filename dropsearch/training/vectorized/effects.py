@@ -15,8 +15,9 @@ from dropsearch._compat.lightning import logging_to
 from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.batches import replaced, tensors
 from dropsearch.core.errors import UnsupportedError
+from dropsearch.core.user_errors import place_of_attribute
 from dropsearch.training.vectorized.reads import RowArray, by_row, is_of_row
-from dropsearch.training.vectorized.step_logs import numbers
+from dropsearch.training.vectorized.step_logs import numbers, reduction_of
 from dropsearch.training.vectorized.step_traits import AttributeWatch, Replaced, StepTraits
 
 
@@ -175,6 +176,7 @@ class EffectRecorder:
         return record
 
     def _log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
+        reduction_of(name, options)  # where the user's line is known
         self._add("log", "", name, (value, *args), options)
 
     def _log_dict(self, values: Any, *args: Any, **options: Any) -> None:
@@ -192,16 +194,19 @@ class EffectRecorder:
         for (path, name), value in watch.changed().items():
             shown = f"self.{f'{path}.{name}'.lstrip('.')}"
             if (path, name) not in self._traits.attributes:
-                raise UnsupportedError(f"a step changes {shown} in some steps only")
+                raise UnsupportedError(f"a step changes {shown} in some steps only{self._place(path, name)}")
             grown = watch.grown((path, name), value)
             if grown is None:
                 self._add("attribute", path, name, (value,), {})
             elif isinstance(grown, str):
-                raise UnsupportedError(f"a step changes {shown} {grown}")
+                raise UnsupportedError(f"a step changes {shown} {grown}{self._place(path, name)}")
             elif isinstance(grown, Replaced):
                 self._add("items", path, name, tuple(grown.items()), {})
             else:
                 self._add("container", path, name, (grown,), {})
+
+    def _place(self, path: str, name: str) -> str:
+        return place_of_attribute(self._module.get_submodule(path), name)
 
     def _packed(self, value: Any) -> Any:
         if id(value) in self._paths:

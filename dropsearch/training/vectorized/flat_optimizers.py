@@ -17,6 +17,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.vectorized.row_optimizers import (
     Span,
     UnsupportedError,
@@ -64,7 +65,8 @@ class FlatOptimizer(ABC):
         """
         same_class = _FLAT_OPTIMIZERS.get(type(optimizer)) is type(self) and has_default_options(optimizer)
         if not same_class or tuple(group_spans(self.rows, module, optimizer)) != self.spans:
-            raise UnsupportedError("the optimizers of two trials differ in class or parameter groups")
+            place = place_of_method(module, "configure_optimizers")
+            raise UnsupportedError(f"the optimizers of two trials differ in class or parameter groups{place}")
         for tensor in self.tensors():
             tensor[row] = 0.0
         self.load_options(row, optimizer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from dropsearch._compat.row_values import quiet_loops
 from dropsearch.core.batches import BatchForm, examples_of
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import generator_states, seeded
+from dropsearch.core.user_errors import place_of_change, place_of_method
 from dropsearch.training.logged_steps import call_step, on_device_of, set_to_train
 from dropsearch.training.protocols import DataSource
 from dropsearch.training.vectorized.effects import EffectRecorder, value_of
@@ -89,9 +91,13 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
     # Other random operations of torch than dropout are rejected by vmap.
     drawn = [name for name in ("random", "numpy.random") if generator_states()[name] != states[name]]
     if drawn:
-        raise UnsupportedError(f"{step} draws random numbers from {drawn[0]}")
+        with recorder.recording(keeps_attributes=False), report_compiling():
+            again = partial(call_step, getattr(module, step), batch, index)
+            place = place_of_change(lambda: generator_states()[drawn[0]], again) or place_of_method(module, step)
+        watch.put_back()
+        raise UnsupportedError(f"{step} draws random numbers from {drawn[0]}{place}")
     if step == "training_step" and not isinstance(result, torch.Tensor) and "loss" not in (result or {}):
-        raise UnsupportedError("training_step does not return a loss")
+        raise UnsupportedError(f"training_step does not return a loss{place_of_method(module, step)}")
     traits.uses_batch_idx |= ObservedInt.used
     traits.reads_values = traits.reads_values or (reads.seen and _reads_of_rows(module, step, batch, traits))
     traits.functions = tuple({*traits.functions, *reads.functions})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from dropsearch._compat.lightning import logging_to
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import generator_states
+from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_logs import RowLog
 from dropsearch.training.vectorized.step_traits import BATCH_HOOKS
@@ -53,12 +55,13 @@ class RowHooks:
         returned = None
         with logging_to(module, log.log, log.log_dict), grad, trial_row.raising_alone():
             returned = call_hook(getattr(module, hook), args)
+        place = partial(place_of_method, module, hook)
         if generator_states() != states:
-            raise UnsupportedError(f"{hook} draws random numbers")
+            raise UnsupportedError(f"{hook} draws random numbers{place()}")
         if [p.requires_grad for p in module.parameters()] != trained:
-            raise UnsupportedError(f"{hook} freezes or unfreezes parameters")
+            raise UnsupportedError(f"{hook} freezes or unfreezes parameters{place()}")
         if [part.training for part in module.modules()] != modes:
-            raise UnsupportedError(f"{hook} changes the mode of a part of the module")
+            raise UnsupportedError(f"{hook} changes the mode of a part of the module{place()}")
         return returned
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from dropsearch.core.errors import UnsupportedError
+from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.vectorized.effects import apply, tensors_by_row
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.row_hooks import RowHooks, view_of
@@ -75,7 +76,8 @@ class RowModules:
         if "on_train_batch_start" in self._hooks.names:
             for row, trial_row in _training_rows(trial_rows, rows):
                 if self._hooks.run(trial_row, "on_train_batch_start", batch(row), self._runner.batch_idx) == -1:
-                    raise UnsupportedError("on_train_batch_start ends an epoch early")
+                    place = place_of_method(trial_row.module, "on_train_batch_start")
+                    raise UnsupportedError(f"on_train_batch_start ends an epoch early{place}")
 
     def before_backward(self, trial_rows: Sequence[TrialRow], losses: Mapping[int, Tensor], *, is_first: bool) -> None:
         """Run the hooks of each row between its training step and its gradients, which begin anew with the first."""

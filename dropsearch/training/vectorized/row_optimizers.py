@@ -42,6 +42,7 @@ def configure_optimizer(module: LightningModule) -> tuple[Optimizer, list[Schedu
         UnsupportedError: There are several optimizers, or LBFGS.
     """
     optimizer: Any = module.configure_optimizers()
+    place = place_of_method(module, "configure_optimizers")
     schedules: Any = []
     monitor = optimizer.get("monitor") if isinstance(optimizer, dict) else None
     if isinstance(optimizer, dict):
@@ -52,24 +53,23 @@ def configure_optimizer(module: LightningModule) -> tuple[Optimizer, list[Schedu
             optimizer, schedules = optimizer
         optimizer = optimizer[0] if len(optimizer) == 1 else optimizer
     if not isinstance(optimizer, Optimizer):
-        place = place_of_method(module, "configure_optimizers")
         raise UnsupportedError(
             f"configure_optimizers returns {type(optimizer).__name__}, not a single optimizer{place}"
         )
     if isinstance(optimizer, torch.optim.LBFGS):
-        raise UnsupportedError("LBFGS evaluates the loss several times per step")
-    return optimizer, [_schedule(entry, monitor) for entry in schedules]
+        raise UnsupportedError(f"LBFGS evaluates the loss several times per step{place}")
+    return optimizer, [_schedule(entry, monitor, place) for entry in schedules]
 
 
-def _schedule(entry: Any, monitor: str | None) -> Schedule:
+def _schedule(entry: Any, monitor: str | None, place: str) -> Schedule:
     config = entry if isinstance(entry, dict) else {"scheduler": entry, "monitor": monitor}
     scheduler = config["scheduler"]
     watches = config.get("reduce_on_plateau", isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau))
     if watches and not config.get("monitor"):
-        raise UnsupportedError(f"{type(scheduler).__name__} watches a metric and names none by monitor")
+        raise UnsupportedError(f"{type(scheduler).__name__} watches a metric and names none by monitor{place}")
     watched, interval = config["monitor"] if watches else None, config.get("interval", "epoch")
     if watches and interval == "step":
-        raise UnsupportedError(f"{type(scheduler).__name__} watches a metric at each step")
+        raise UnsupportedError(f"{type(scheduler).__name__} watches a metric at each step{place}")
     return Schedule(scheduler, interval, config.get("frequency", 1), watched, config.get("strict", True))
 
 

@@ -197,11 +197,7 @@ class RowLog:
         on_epoch = not in_training_step if on_epoch is None else on_epoch
         if is_metric(value):
             return _Entry(on_step, on_epoch, metric=value)
-        reduce_fx = options.get("reduce_fx", "mean")
-        reduction = _REDUCTIONS.get(str(getattr(reduce_fx, "__name__", reduce_fx)))
-        if reduction is None:
-            raise UnsupportedError(f"a step logs {name} with a custom reduction, reduce_fx={reduce_fx}")
-        return _Entry(on_step, on_epoch, reduction)
+        return _Entry(on_step, on_epoch, reduction_of(name, options))
 
     def values(self) -> dict[str, float]:
         """Return the values by name, as in `trainer.callback_metrics` at the end of the pass."""
@@ -222,6 +218,19 @@ class RowLog:
             if entry.metric is not None:
                 entry.metric.reset()
         self._entries.clear()
+
+
+def reduction_of(name: str, options: Mapping[str, Any]) -> str:
+    """Return how a logged value is reduced, from the options of the log call.
+
+    Raises:
+        UnsupportedError: It is reduced by another function than those of Lightning.
+    """
+    reduce_fx = options.get("reduce_fx", "mean")
+    reduced_by = str(getattr(reduce_fx, "__name__", reduce_fx))
+    if reduced_by not in _REDUCTIONS:
+        raise UnsupportedError(f"a step logs {name} with a custom reduction, reduce_fx={reduced_by}")
+    return _REDUCTIONS[reduced_by]
 
 
 def _number(name: str, value: Any) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 
+from dropsearch.core.user_errors import place_of_class
 from dropsearch.training.trainers import as_list, is_kind
 from dropsearch.training.vectorized.trial_row import TrialRow
 
@@ -52,8 +53,9 @@ def not_of_rows(arguments: Mapping[str, Any]) -> Iterator[str]:
     defaults = {name: each.default for name, each in inspect.signature(Trainer).parameters.items()}
     for name, value in sorted(arguments.items()):
         if name == "callbacks":
-            kinds = dict.fromkeys(type(each).__name__ for each in as_list(value) if not is_of_rows(each))
-            yield from (f"the callback {kind} works with sequential training only" for kind in kinds)
+            kinds = dict.fromkeys(type(each) for each in as_list(value) if not is_of_rows(each))
+            for kind in kinds:
+                yield f"the callback {kind.__name__} works with sequential training only{place_of_class(kind)}"
             continue
         is_default = name in defaults and value is defaults[name]
         if not is_default and not (name in _HONOURED and _HONOURED[name](value)):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialSpec
+from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.protocols import TrialData
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer, Schedule
 from dropsearch.training.vectorized.row_trainer import RowTrainer
@@ -131,7 +132,8 @@ class TrialRow:
             if watches and schedule.monitor not in (metrics or {}):
                 if not schedule.strict:
                     continue
-                raise UnsupportedError(f"a schedule monitors {schedule.monitor}, which the module does not log")
+                place = place_of_method(self.module, "configure_optimizers")
+                raise UnsupportedError(f"a schedule monitors {schedule.monitor}, which the module does not log{place}")
             value = (metrics or {})[schedule.monitor] if schedule.monitor is not None else None
             with warnings.catch_warnings():
                 # Fused steps bypass `optimizer.step`, so the scheduler warns that it was not called.

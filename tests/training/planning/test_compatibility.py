@@ -12,7 +12,8 @@ from lightning import Trainer
 
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.user_data import UserData
-from dropsearch.training.planning.compatibility import incompatibilities, remedy
+from dropsearch.training.planning.compatibility import incompatibilities
+from dropsearch.training.planning.remedies import remedy
 from dropsearch.training.trainers import quiet_lightning
 from tests.user_modules import data, nets
 
@@ -52,10 +53,6 @@ def test_incompatible_modules(cls: type, reason: str):
     assert remedy(found)
 
 
-def test_remedy_is_empty_where_nothing_is_known() -> None:
-    assert remedy("train_loss of Net differs between vectorized and sequential training") == ""
-
-
 class Random(nets.LitNet):
     """Changes its input at random, but too rarely for a comparison of results to detect it."""
 
@@ -72,12 +69,14 @@ class RandomFromNumPy(Random):
 
 
 @pytest.mark.parametrize(("cls", "name"), [(Random, "random"), (RandomFromNumPy, "numpy.random")])
-def test_random_numbers_are_detected(cls: type, name: str):
-    assert check(cls) == [f"training_step draws random numbers from {name}"]
+def test_random_numbers_are_detected_with_their_line(cls: type, name: str):
+    line = cls.chance.__code__.co_firstlineno + 1
+    assert check(cls) == [f"training_step draws random numbers from {name} (test_compatibility.py:{line})"]
 
 
 def test_monitor_must_be_logged():
-    assert check(nets.LitNet, "val_f1") == ["validation_step does not log val_f1"]
+    (found,) = check(nets.LitNet, "val_f1")
+    assert re.fullmatch(r"validation_step does not log val_f1 \(nets.py:\d+\)", found)
 
 
 class Many(Random):
@@ -97,7 +96,7 @@ def test_every_reason_is_named_with_its_place() -> None:
     patterns = (
         r"the module overrides backward \(test_compatibility.py:\d+\)",
         r"configure_optimizers returns list, not a single optimizer \(test_compatibility.py:\d+\)",
-        r"training_step draws random numbers from random",
+        r"training_step draws random numbers from random \(test_compatibility.py:\d+\)",
         r"validation_step reads trainer.optimizers, which differs between trials \(test_compatibility.py:\d+\)",
     )
     found = check(Many)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from pathlib import Path
 
 import pytest
@@ -52,21 +51,6 @@ def test_a_bad_neighbor_harms_nobody(make: type, tmp_path: Path) -> None:
     beside = case.vectorized(bad, tmp_path, width=4)
     assert beside.pop(9).state == "FAIL"
     assert_alike(beside, case.sequential(specs, tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (metrics.Unfreezing, "on_train_epoch_start freezes or unfreezes parameters"),
-        (metrics.Drawing, "on_train_epoch_end draws random numbers"),
-        (metrics.Asking, r"training_step reads trainer.optimizers, which differs .* \(metrics.py:\d+\)"),
-        (metrics.Stopping, "the module sets trainer.should_stop"),
-        (metrics.Popping, "a step changes self.kept otherwise than by appending to it"),
-        (metrics.Remembering, "train_loss .* of Remembering differs between vectorized and sequential training"),
-    ],
-)
-def test_what_cannot_be_is_named_with_its_place(make: type, reason: str) -> None:
-    assert re.match(reason, Case(make, Digits()).reason())
 
 
 def test_the_plan_measures_a_module_with_metrics_and_hooks() -> None:

@@ -1,0 +1,59 @@
+"""What would make trials of a module train vectorized, for each reason against it."""
+
+from __future__ import annotations
+
+import re
+
+REMEDIES = (
+    (r"manual optimization", "automatic optimization with one optimizer"),
+    (
+        r"several optimizers|\d+ optimizers|not a single optimizer",
+        "one optimizer; its parameter groups may have rates of their own",
+    ),
+    (r"LBFGS", "an optimizer that evaluates the loss once a step"),
+    (r"watches a metric at each step", "a schedule that watches its metric at the end of an epoch"),
+    (r"computes the metric", "compute() in a hook at the end of the epoch"),
+    (r"_step draws random numbers from", "random numbers of torch"),
+    (r"draws by (poisson|binomial)", "a distribution whose count of random numbers is known, such as Normal or Gamma"),
+    (r"that no trial's seed gives|in a way that no trial's seed", "torch.rand, torch.randn or the like"),
+    (r"fills a tensor that all trials share", "a tensor that the step creates, or a buffer of the module"),
+    (r"draws .* than the first step", "the same draws in each step, whatever values are drawn"),
+    (r"^\w+ draws random numbers", "random numbers drawn in training_step or in the constructor"),
+    (r"(reads|sets) (self\.)?trainer\.", "a value that the module keeps itself"),
+    (r"freezes or unfreezes", "the same parameters trained from the first epoch to the last"),
+    (r"changes the mode", "modes that are set in the constructor"),
+    (r"ends an epoch early", "trainer.max_epochs, or a pruner of the search"),
+    (r"in some steps only", "an attribute that each step sets"),
+    (r"a step changes", "a list that a step only appends to, emptied in a hook"),
+    (r"branches on the value|converts a tensor to a number", "torch.where, or a value that is only logged"),
+    (r"shape depends on values", "torch.where, or a weight of 0 or 1 for each element"),
+    (r"NumPy arrays", "the same computation with tensors"),
+    (r"differs between batches and is not a tensor", "a tensor in its place"),
+    (r"does not return a loss", "a loss returned by each step"),
+    (r"does not log", "self.log in validation_step"),
+    (r"custom reduction", "reduce_fx mean, sum, min or max"),
+    (r"logs .*tensor of shape", "a single number"),
+    (r"names none by monitor", "monitor in the dict that configure_optimizers returns"),
+    (r"a schedule monitors", "a metric that validation_step logs"),
+    (r"differ in class or parameter groups", "one class of optimizer and the same groups in every trial"),
+    (r"the module overrides", "a hook of Lightning's loop, such as on_before_optimizer_step or on_train_batch_end"),
+    (r"there are \d+ validation loaders", "one validation loader"),
+    (r"cannot be copied for each trial", "a loader that gives its batches again in each epoch"),
+    (r"yields \d+ batches, but its length is", "a loader that has as many batches as its length says"),
+    (r"the data module overrides", "the work of the hook in the data set or its collate function"),
+    (r"yields no batches", "a loader with batches"),
+    (r"the callback", "hooks of the module that do the same, or EMAWeightAveraging for averages of weights"),
+    (r"works with sequential training only|^trainer\.", "a search without that argument"),
+    (r"is not supported by vectorized training", "trainer.precision 32-true, 64-true or bf16-mixed"),
+    (
+        r"between vectorized and sequential|in vectorized training",
+        "steps that depend on the batch, the module's parameters and buffers, and random numbers of torch alone",
+    ),
+    (r"^\w+: ", "steps that raise no such error under torch.func.vmap"),
+)
+"""Patterns of reasons against vectorized training, with a remedy."""
+
+
+def remedy(reason: str) -> str:
+    """Return what would make vectorized training possible, or an empty string."""
+    return next((change for pattern, change in REMEDIES if re.search(pattern, reason)), "")

@@ -1,0 +1,239 @@
+"""Each reason for training sequentially: what it is, its file and line, and what would change it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning import Callback
+from torch import Tensor, nn
+
+import dropsearch
+from dropsearch.datasets.user_data import UserData
+from dropsearch.training.planning.remedies import remedy
+from dropsearch.training.vectorized.trainer_arguments import not_of_rows
+from tests.training.vectorized.laws import Case
+from tests.user_modules import data, generative, metrics
+from tests.user_modules.batches import Formed, ReadingNames
+from tests.user_modules.nets import LitNet
+
+LATTER = torch.optim.lr_scheduler.ReduceLROnPlateau
+
+
+class Recomputing(LitNet):
+    """Computes a metric object in a step."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.mean = metrics.MeanMetric()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.mean.update(batch[0].mean())
+        return super().training_step(batch, batch_idx) + self.mean.compute()
+
+
+class Sometimes(LitNet):
+    """Keeps something of each batch, and more of the second."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.before = batch[0].mean()
+        if batch_idx:
+            self.second = batch[0].mean()
+        return super().training_step(batch, batch_idx)
+
+
+class Nesting(LitNet):
+    """Appends to a list in a list."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.kept: list[list[Tensor]] = [[]]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.kept[0].append(loss.detach())
+        return loss
+
+
+class Lossless(LitNet):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return {"score": super().training_step(batch, batch_idx)}
+
+
+class InNumPy(LitNet):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        return loss * float(loss.detach().numpy().sum())
+
+
+class Custom(LitNet):
+    """Reduces what it logs by its own function."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.log("spread", batch[0].mean(), reduce_fx=torch.var)
+
+
+class Mode(LitNet):
+    def on_train_epoch_start(self) -> None:
+        self.drop.eval()
+
+
+class Ending(LitNet):
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        return -1 if batch_idx else None
+
+
+class Quadratic(LitNet):
+    def configure_optimizers(self) -> Any:
+        return torch.optim.LBFGS(self.parameters())
+
+
+class Several(LitNet):
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.SGD([each], 0.1) for each in self.parameters()]
+
+
+class Unmonitored(LitNet):
+    monitored: Any = None
+    interval = "epoch"
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), 0.1)
+        schedule = {"scheduler": LATTER(optimizer), "monitor": self.monitored, "interval": self.interval}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+class EachStep(Unmonitored):
+    monitored, interval = "train_loss", "step"
+
+
+class Absent(Unmonitored):
+    monitored = "val_f1"
+
+
+class Failing(LitNet):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        raise KeyError("missing")
+
+
+class Masking(LitNet):
+    """Sets weights of its own layer in a step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.first.weight.data = F.normalize(self.first.weight.data)
+        return super().forward(x)
+
+
+class Native(LitNet):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.native_dropout(x, 0.5, True)[0])
+
+
+MODULES: tuple[tuple[type, str], ...] = (
+    (metrics.Unfreezing, "on_train_epoch_start freezes or unfreezes parameters"),
+    (metrics.Drawing, "on_train_epoch_end draws random numbers"),
+    (metrics.Asking, "training_step reads trainer.optimizers, which differs"),
+    (metrics.Stopping, "the module sets trainer.should_stop"),
+    (metrics.Popping, "a step changes self.kept otherwise than by appending to it"),
+    (metrics.Remembering, "train_loss .* of Remembering differs between vectorized and sequential training"),
+    (generative.GAN, "the module uses manual optimization"),
+    (generative.Filling, "normal_ fills a tensor that all trials share"),
+    (generative.Counting, "a step draws .* torch draws by poisson"),
+    (generative.OwnGenerator, "a step draws .* randn draws from its own generator"),
+    (generative.Growing, "a step draws other random numbers in model than the first step"),
+    (Recomputing, "a step computes the metric mean"),
+    (Sometimes, "a step changes self.second in some steps only"),
+    (Nesting, "a step changes self.kept by changing a container that it holds"),
+    (Lossless, "training_step does not return a loss"),
+    (InNumPy, "a step computes with NumPy arrays"),
+    (Custom, "a step logs spread with a custom reduction"),
+    (Mode, "on_train_epoch_start changes the mode of a part of the module"),
+    (Ending, "on_train_batch_start ends an epoch early"),
+    (Quadratic, "LBFGS evaluates the loss several times per step"),
+    (Several, "configure_optimizers returns list, not a single optimizer"),
+    (Unmonitored, "ReduceLROnPlateau watches a metric and names none"),
+    (EachStep, "ReduceLROnPlateau watches a metric at each step"),
+    (Absent, "a schedule monitors val_f1, which the module does not log"),
+    (Failing, "KeyError: 'missing'"),
+    (Masking, ""),
+    (Native, "the module draws random numbers from torch"),
+)
+
+
+def assert_complete(found: str, pattern: str) -> None:
+    assert re.match(pattern, found), found
+    assert re.search(r" \(\w+\.py:\d+\)$", found), found
+    assert found.count(".py:") == 1
+    assert remedy(found)
+
+
+@pytest.mark.parametrize(("make", "pattern"), MODULES)
+def test_module(make: type, pattern: str) -> None:
+    assert_complete(Case(make, data.Digits()).reason(["critic.2"] if make is generative.GAN else ["drop"]), pattern)
+
+
+def test_batch() -> None:
+    assert_complete(Case(ReadingNames, Formed("dict with names")).reason(), "a step uses a str of its batch")
+
+
+class Moving(data.Digits):
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch
+
+
+class Twice(data.Digits):
+    def val_dataloader(self) -> Any:
+        return [super().val_dataloader(), super().val_dataloader()]
+
+
+class Once(data.Digits):
+    def train_dataloader(self) -> Any:
+        return (batch for batch in super().train_dataloader())
+
+
+@pytest.mark.parametrize(
+    ("make", "pattern"),
+    [
+        (Moving, "the data module overrides on_after_batch_transfer"),
+        (Twice, "there are 2 validation loaders"),
+        (Once, "the training batches come from a generator"),
+    ],
+)
+def test_data(make: type, pattern: str) -> None:
+    assert_complete(UserData(make(), "Digits").incompatibility, pattern)
+
+
+class Averaged(Callback):
+    """Keeps averages of the parameters."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: nn.Module, *_: Any) -> None:
+        self.kept = {name: value.clone() for name, value in pl_module.named_parameters()}
+
+
+def test_callback() -> None:
+    (found,) = not_of_rows({"callbacks": [Averaged()]})
+    assert_complete(found, "the callback Averaged works with sequential training only")
+
+
+def raised() -> Iterator[str]:
+    """Yield the messages of all reasons that the source code raises, with X for what is filled in."""
+    root = Path(dropsearch.__file__).parent
+    for file in (*root.glob("training/**/*.py"), *root.glob("dropout/**/*.py"), root / "datasets/lockstep.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UnsupportedError":
+                text = node.args[0]
+                parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+                yield "".join(part.value if isinstance(part, ast.Constant) else "9" for part in parts)
+
+
+def test_each_raised_reason_has_a_remedy() -> None:
+    messages = list(raised())
+    assert len(messages) > 20
+    assert [message for message in messages if not remedy(message)] == []
