@@ -98,7 +98,7 @@ def _methods(kind: type) -> Iterator[CodeType]:
 
 
 def _is_of_library(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in (*_LIBRARIES, "builtins")
+    return kind.__module__.partition(".")[0] in LIBRARIES
 
 
 def _place(file: str, line: int) -> str:
