@@ -148,18 +148,18 @@ def _built(config: Config, source: Source | None) -> ExperimentContext:
     if not _needs_rate_check(context):
         return context
     make = lambda: modules.specimen(modules.start)  # noqa: E731
-    rate_check = check_rates(make, modules.batch, _trainer_of(context), config.trainer.max_epochs)
+    data = context.source.for_trainer(config.seed)
+    rate_check = check_rates(make, modules.batch, _trainer_of(context, data), config.trainer.max_epochs, data)
     if config.task in ("search", "plan"):
         searched = [site.name for site in sites if site.controllable]
         rate_check.require_active(searched, context.searching_arms[0], config.model.name)
     return dataclasses.replace(context, rate_check=rate_check)
 
 
-def _trainer_of(context: ExperimentContext) -> Callable[[Any], bool] | None:
+def _trainer_of(context: ExperimentContext, batches: dict[str, Any]) -> Callable[[Any], bool] | None:
     """Return a function that trains a module for some epochs of a few steps; None if the module takes rates."""
     if not context.modules.has_own_rates:
         return None
-    batches = context.source.for_trainer(context.config.seed)
     epochs = context.config.trainer.max_epochs
     return lambda module: trained_for(module, batches, context.settings, STEPS, epochs)
 

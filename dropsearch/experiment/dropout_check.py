@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dropsearch._compat.detached_trainer import Fit
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.tools.check import DropoutCheck, checked
 from dropsearch.dropout.tools.dry_run import DryRun
@@ -71,7 +72,11 @@ class RateCheck:
 
 
 def check_rates(
-    make: Callable[[], Any], batch: Any, train: Callable[[Any], bool] | None = None, epochs: int = 1
+    make: Callable[[], Any],
+    batch: Any,
+    train: Callable[[Any], bool] | None = None,
+    epochs: int = 1,
+    data: Mapping[str, Any] | None = None,
 ) -> RateCheck:
     """Check the rates of a module on one batch, and sites without effect again after some training, in the last epoch.
 
@@ -83,25 +88,27 @@ def check_rates(
         train: Trains a module for a few epochs of `STEPS` steps and returns whether that succeeded; None for no second
             check.
         epochs: Number of epochs of a trial.
+        data: The data arguments of `Trainer.fit` of a trial.
     """
-    first = _try(make(), batch)
+    fit = Fit(0, epochs, data or {})
+    first = _try(make(), batch, fit)
     if train is None or first.found is None or not first.found.dead:
         return first
     module = make()
     if not train(module):
         return replace(first, is_trained=False)
-    again = _try(module, batch, epochs - 1).found
+    again = _try(module, batch, replace(fit, epoch=epochs - 1)).found
     alive = {each.site.name: each for each in again.sites if each.alive} if again else {}
     sites = tuple(alive.get(each.site.name, each) for each in first.found.sites)
     return replace(first, found=replace(first.found, sites=sites), is_trained=again is not None)
 
 
-def _try(module: Any, batch: Any, epoch: int = 0) -> RateCheck:
+def _try(module: Any, batch: Any, fit: Fit) -> RateCheck:
     asleep = [name for name, part in module.named_modules() if not part.training]
     outermost = tuple(name for name in asleep if not any(_holds(other, name) for other in asleep))
     set_to_train(module)
     try:
-        dry_run = DryRun(module, on_device_of(module, batch), "check_dropout", epoch)
+        dry_run = DryRun(module, on_device_of(module, batch), "check_dropout", fit)
         return RateCheck(checked(dry_run), "", outermost)
     except InputError as error:
         return RateCheck(None, str(error).partition(": ")[0], outermost)

@@ -156,3 +156,59 @@ def test_a_site_without_any_effect_is_still_found(make: type, searched: list[str
 def test_a_branch_that_starts_at_zero_is_alive_by_its_gradient() -> None:
     torch.set_default_dtype(torch.float32)
     assert check_dropout(Zeroed(), next(iter(UserData(data.Digits(), "Digits").train_loader(0)))).alive == ("drop",)
+
+
+class OfBatches(nets.LitNet):
+    """Weighs its loss by the share of the epoch that is over."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * (batch_idx + 1) / self.trainer.num_training_batches
+
+
+class OfSteps(nets.LitNet):
+    """Weighs its loss by the share of the fit that is over."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        share = (self.trainer.global_step + 1) / self.trainer.estimated_stepping_batches
+        return super().training_step(batch, batch_idx) * share
+
+
+class Scheduled(nets.LitNet):
+    """Reads its learning rate, which warms up over all steps of the fit."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * (1 + self.lr_schedulers().get_last_lr()[0])
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), 0.1)
+        steps = int(self.trainer.estimated_stepping_batches)
+        return [optimizer], [torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)]
+
+
+class OfEpochs(nets.LitNet):
+    """Expects an epoch of the fit, and the loader."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        assert self.current_epoch < self.trainer.max_epochs
+        assert self.trainer.train_dataloader is not None
+        return super().training_step(batch, batch_idx)
+
+
+class OfData(OfEpochs):
+    """Expects its data module, and as many batches as an epoch of it has."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        assert self.trainer.datamodule.examples == 150
+        assert self.trainer.num_training_batches == 3
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("make", [OfBatches, OfSteps, Scheduled, OfEpochs, OfData])
+def test_a_step_that_reads_its_fit_is_checked(make: type) -> None:
+    torch.set_default_dtype(torch.float32)
+    batches = UserData(data.Digits(), "Digits").for_trainer(0)
+    batch = next(iter(UserData(data.Digits(), "Digits").train_loader(0)))
+    found = check_rates(make, batch, lambda module: trained_for(module, batches, SETTINGS, STEPS, 3), 3, batches)
+    assert found.notes("Net") == ()
+    if make is not OfData:
+        assert check_dropout(make(), batch).alive == ("model", "drop")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from dropsearch._compat.detached_trainer import DetachedTrainer
+from dropsearch._compat.detached_trainer import DetachedTrainer, Fit
 from dropsearch._compat.lightning import package_of
 from dropsearch._compat.torch_modes import as_it_is_written
 from dropsearch.core.batches import examples_in, mapped
@@ -35,10 +35,10 @@ class DryRun:
         batch: The batch for ``training_step``, or the forward's argument, tuple of arguments or dict of keyword
             arguments. It is copied for each pass.
         asked_by: Name of the public function, for messages.
-        epoch: The epoch that a LightningModule without a Trainer reads as `current_epoch`.
+        fit: What a LightningModule without a Trainer reads of its fit.
     """
 
-    def __init__(self, module: nn.Module, batch: Any, asked_by: str, epoch: int = 0) -> None:
+    def __init__(self, module: nn.Module, batch: Any, asked_by: str, fit: Fit | None = None) -> None:
         if not isinstance(module, nn.Module):
             raise InputError(f"{asked_by} needs a torch.nn.Module, got {type(module).__name__}")
         if any(is_lazy(parameter) for parameter in module.parameters()):
@@ -55,7 +55,7 @@ class DryRun:
         self.module = module
         self.batch = batch
         self.asked_by = asked_by
-        self._detached_trainer = DetachedTrainer(module, epoch)
+        self._detached_trainer = DetachedTrainer(module, batch, fit or Fit())
         self._kept: ModuleSnapshot | None = None
 
     @property
