@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from dropsearch.config.budget import parsed
 from dropsearch.config.params_rules import params_problems
-from dropsearch.config.schema import HIGHEST_RATE, TRACKERS, Config, arguments
+from dropsearch.config.schema import HIGHEST_RATE, TRACKERS, Config, arguments, plain
 from dropsearch.core.constraints import argument_problems, field_problems
 from dropsearch.core.errors import InputError, close_match
-from dropsearch.core.printable import has_control_characters, masked
+from dropsearch.core.printable import has_control_characters, masked, remember_secrets
 from dropsearch.core.records import ARMS
 from dropsearch.core.records.arms import KINDS
 from dropsearch.core.user_errors import USER_ERRORS
@@ -36,14 +37,21 @@ _REFUSED = {
 
 
 def check(config: Config) -> None:
-    """Check a configuration.
+    """Check a configuration, and remember its passwords and those of the environment, which no output shows.
 
     Raises:
         InputError: The first violated rule, with the value and the key.
     """
+    remember(config)
     problem = next(_problems(config), None)
     if problem:
         raise InputError(f"{problem} (see {_file(config, problem.split()[0])})")
+
+
+def remember(config: Config) -> None:
+    """Remember the passwords and tokens of a configuration and of the environment."""
+    remember_secrets(plain(config))
+    remember_secrets(dict(os.environ))
 
 
 def _file(config: Config, key: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 MASK = "***"
 """Replacement for a password or a token."""
@@ -15,9 +17,12 @@ LONGEST = 1000
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of control characters, format characters (marks of direction), surrogates and line separators."""
 _SECRET = (
-    r"(?:db|ftp|http|my|pg|redis|smtp|user)?(?:password|passwd|pwd)|passphrase|secret|credentials?|authorization|"
-    r"(?:db|ftp|http|pg|redis|smtp|user)[_-]?pass|(?:account|api)[_-]?key|(?:access|private|secret)[_-]?key|(?:access|account|api|auth|bearer|bot|deploy|git(?:hub|lab)|hf|jwt|"
-    r"private|refresh|secret|security|session|slack)[_-]?token"
+    r"(?:db|ftp|http|my|pg|redis|smtp|user)?(?:password|passwd|pwd)|passphrase|passcode|secret|credentials?|"
+    r"authorization|(?:(?:basic|http|proxy)[_-]?)?auth|(?:set-)?cookie|connection[_-]?string|dsn|webhook[_-]?url|"
+    r"shared[_-]?access[_-]?signature|(?:db|ftp|http|pg|redis|smtp|user)[_-]?pass|"
+    r"(?:access|account|api|encryption|functions|license|private|secret|signing|ssh|subscription)[_-]?key|"
+    r"(?:access|account|api|auth|bearer|bot|deploy|git(?:hub|lab)|hf|jwt|private|refresh|secret|security|session|slack)"
+    r"[_-]?token"
 )
 _NAME = rf"(?:[\w.-]*[_.-])?(?:{_SECRET})|(?:[\w.-]*\.)?token|(?-i:[A-Z0-9_]*_TOKEN)"
 _KEY = re.compile(_NAME, re.IGNORECASE)
@@ -34,13 +39,17 @@ _ASSIGNED = re.compile(
     r"(\"[^\"]*\"|'[^']*'|\([^()]*\)|(?:(?:Basic|Bearer|Token)\s)?[^\s,;&}\])]+)",
     re.IGNORECASE,
 )
-_OPTION = re.compile(rf"((?<!\S)--(?:{_NAME})\s)\S+", re.IGNORECASE)
+_OPTION = re.compile(rf"((?<!\S)(?:--(?:{_NAME})\s|(?:-u|--user)[\s=][^\s:]+:))\S+", re.IGNORECASE)
 _BEARER = re.compile(r"(\bBearer\s)[\w.~+/=-]{16,}")
 _TOKEN = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[opsru]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}|"
+    r"\b(?:(?<=hooks\.slack\.com/services/)\S+|hf_[A-Za-z0-9]{20,}|gh[opsru]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}|"
     r"xox[abprs]-[\w-]{10,}|dapi[0-9a-f]{32}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
 )
 """Tokens of well-known services, which their format tells."""
+_known: dict[str, None] = {}
+"""Passwords and tokens that this process was given, the longest first, which are masked wherever they stand."""
+SHORTEST, LONG = 8, 16
+"""Number of characters of a secret that is remembered, and of one that may be of letters alone."""
 
 
 def is_secret_key(key: str) -> bool:
@@ -52,14 +61,48 @@ def masked(text: str) -> str:
     """Return text with ``***`` in place of passwords and tokens.
 
     These are the password of a URL (and the user of an HTTP address, which may be a token), arguments such as
-    ``?token=`` behind it, assignments to names such as ``API_KEY=``, and tokens of well-known services.
+    ``?token=`` behind it, assignments to names such as ``API_KEY=``, tokens of well-known services, and the values of
+    `remember_secrets`.
     """
+    for known in _known:
+        text = text.replace(known, MASK)
     whole = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
     text = (_WHOLE_USERINFO if whole else _USERINFO).sub(rf"\1\2:{MASK}@", text)
     text = _USER_ALONE.sub(rf"\1{MASK}@", text)
     for named in (_QUERY, _ASSIGNED, _OPTION, _BEARER):
         text = named.sub(rf"\1{MASK}", text)
     return _TOKEN.sub(MASK, text)
+
+
+def remember_secrets(values: Any, key: str = "") -> None:
+    """Remember the passwords and tokens in nested values, for `masked`, except short ones and plain words."""
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            remember_secrets(value, key if is_secret_key(key) else str(name))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            remember_secrets(value, key)
+    elif isinstance(values, str):
+        found = filter(str.strip, [values] if is_secret_key(key) and "://" not in values else _secrets_in(values))
+        fit = {each for part in found for each in (part, unquote(part), part.split()[-1]) if _can_be_told(each)}
+        ordered = sorted({*_known, *fit}, key=lambda each: (-len(each), each))
+        _known.clear()
+        _known.update(dict.fromkeys(ordered))
+
+
+def _secrets_in(text: str) -> list[str]:
+    """Return the passwords and tokens in a text that their place or format tells."""
+    urls = [match[3] for match in (_WHOLE_USERINFO.match(text),) if match]
+    users = [match[2] for match in _USER_ALONE.finditer(text)]
+    named = [match[0].removeprefix(match[1]) for each in (_QUERY, _ASSIGNED, _OPTION) for match in each.finditer(text)]
+    return [*urls, *users, *(each.strip("\"'") for each in named)]
+
+
+def _can_be_told(value: str) -> bool:
+    """Return whether a secret is no plain word, number or path, which also mean something else."""
+    if os.path.exists(value):  # such as the working folder, which shells name PWD
+        return False
+    return len(value) >= SHORTEST and not value.isdigit() and (len(value) >= LONG or not value.isalpha())
 
 
 def masked_values(value: Any, key: str = "") -> Any:

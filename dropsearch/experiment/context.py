@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dropsearch.config.check import remember
 from dropsearch.config.params import ranges
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
@@ -123,6 +124,7 @@ def build_context(config: Config, source: Source | None = None) -> ExperimentCon
             change with other searched values; or no rate has an effect.
     """
     check_engine(config.engine.name)
+    remember(config)  # also in a process that got the configuration from another one
     with named_if_still("reading the data and inspecting the module"):
         return _built(config, source)
 

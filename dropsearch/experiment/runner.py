@@ -289,6 +289,8 @@ class ExperimentRun:
         if self.context.config.evidence.name == "off" or not summary.complete:
             return summary
         looks = winners_count(summary.arms)
+        if not looks:
+            return summary
         if self.budget is not None and not self.budget.training.affords_evidence(looks):
             note = "the budget left no time for evidence: use task=evidence to measure it"
             return dataclasses.replace(summary, notes=(*summary.notes, note))

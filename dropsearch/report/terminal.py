@@ -19,8 +19,8 @@ INTERRUPTED = "To continue where this stopped:"
 def opening(title: str, facts: Mapping[str, str]) -> str:
     """Return a headline and the planned work: one line per topic, wrapped at 80 columns."""
     size = max(map(len, facts), default=0)
-    lines = [_hanging(topic.ljust(size + 2), text) for topic, text in facts.items()]
-    return printable("\n".join([title, *lines]) + "\n", keep="\n")
+    lines = [_hanging(topic.ljust(size + 2), printable(text)) for topic, text in facts.items()]
+    return "\n".join([wrapped(title), *lines]) + "\n"
 
 
 def _hanging(head: str, text: str) -> str:
@@ -30,7 +30,6 @@ def _hanging(head: str, text: str) -> str:
         WIDTH,
         initial_indent=f"  {head}",
         subsequent_indent=" " * (len(head) + 2),
-        break_long_words=False,
         break_on_hyphens=False,
     )
 
@@ -60,5 +59,5 @@ def first_screen(summary: Summary) -> list[str]:
 
 
 def wrapped(text: str, width: int = WIDTH) -> str:
-    """Return `text` wrapped into lines of at most `width` characters."""
-    return "\n".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))
+    """Return `text` wrapped into lines of at most `width` characters; only a longer word is broken."""
+    return "\n".join(textwrap.wrap(printable(" ".join(text.split())), width, break_on_hyphens=False))

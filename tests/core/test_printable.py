@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 
 import pytest
@@ -9,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.core.errors import InputError, RunError, first_cause
-from dropsearch.core.printable import LONGEST, is_secret_key, masked, masked_values, one_line, printable
+from dropsearch.core.printable import (
+    LONGEST,
+    is_secret_key,
+    masked,
+    masked_values,
+    one_line,
+    printable,
+    remember_secrets,
+)
 
 SECRETS = [
     ("postgresql://ann:hunter2@host:5432/db", "postgresql://ann:***@host:5432/db"),
@@ -34,6 +43,15 @@ SECRETS = [
     ("db_pass=hunter2, gitlab_token: hunter2", "db_pass=***, gitlab_token: ***"),
     ("data.hub=hf_hunter2hunter2hunter2", "data.hub=***"),
     ("got ghp_hunter2hunter2hunter2 from", "got *** from"),
+    ("Cookie: session=hunter2", "Cookie: ***"),
+    ("curl -u ann:hunter2 http://host and --user ann:hunter2", "curl -u ann:*** http://host and --user ann:***"),
+    ("https://hooks.slack.com/services/T0/B0/hunter2", "https://hooks.slack.com/services/***"),
+    (
+        "SharedAccessSignature=hunter2 dsn='hunter2' webhook_url: hunter2",
+        "SharedAccessSignature=*** dsn=*** webhook_url: ***",
+    ),
+    ("requests.get(auth=('ann', 'hunter2'))", "requests.get(auth=***)"),
+    ("subscription-key=hunter2 encryption_key=hunter2", "subscription-key=*** encryption_key=***"),
 ]
 HARMLESS = [
     "http://host:5000/page?mail=ann@host",
@@ -53,6 +71,23 @@ def test_secrets_are_masked(text: str, shown: str) -> None:
 @pytest.mark.parametrize("text", HARMLESS)
 def test_other_text_stays(text: str) -> None:
     assert masked(text) == text
+
+
+def test_remembered_secrets_are_masked_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dropsearch.core.printable._known", {})
+    remember_secrets(
+        {
+            "study": {"storage": "postgresql://ann:s%40fe-4711@host/db"},
+            "model": {"api_key": ["planted-0815"], "width": 16, "password": "database", "token": "12345678"},
+            "WANDB_API_KEY": "0123456789abcdef",
+            "PWD": os.getcwd(),
+            "headers": {"Authorization": "Basic c2VjcmV0"},
+        }
+    )
+    assert masked("login s@fe-4711 failed, s%40fe-4711") == "login *** failed, ***"
+    assert masked("no answer to planted-0815 or 0123456789abcdef or Basic c2VjcmV0") == "no answer to *** or *** or ***"
+    plain = f"a database of 12345678 rows, width 16, on host, in {os.getcwd()}"
+    assert masked(plain) == plain, "words and numbers also mean something else"
 
 
 def test_values_are_masked_by_name_and_by_form() -> None:

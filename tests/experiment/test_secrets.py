@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL, make_url
@@ -106,6 +108,65 @@ def test_a_planted_secret_is_found_nowhere(cli: Cli, folder: Path, guarded: str,
     assert [path for path, text in server.items() if SECRET.encode() in text] == []
     with closing(sqlite3.connect(empty_database)) as database:
         assert database.execute("SELECT count(*) FROM params WHERE key LIKE '%api_key'").fetchone() == (1,)
+
+
+BARE = """
+import os
+
+from user_module import Digits, LitNet
+
+
+class Net(LitNet):
+    def __init__(self, width=4, lr=1e-3, dropout=0.5, api_key=""):
+        super().__init__(width, lr, dropout)
+        self.refuse("init", api_key)
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx:
+            self.refuse("step", self.hparams.api_key)
+        return super().training_step(batch, batch_idx)
+
+    def refuse(self, where, key):
+        if os.environ["FAILS_IN"] == where:
+            raise ConnectionError(f"{self!r} was refused, login {key}, then {os.environ['HUB_TOKEN']}")
+
+    def __repr__(self):
+        return f"Net({self.hparams.get('api_key')})"
+"""
+
+
+@pytest.mark.parametrize(("where", "status"), [("init", 2), ("step", 1), ("nothing", 0)])
+def test_a_secret_without_its_name_is_found_nowhere(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, status: int
+) -> None:
+    """User code writes the values alone into its errors and representations, and saves all its arguments."""
+    (folder / "bare.py").write_text(BARE)
+    monkeypatch.delitem(sys.modules, "bare", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("FAILS_IN", where)
+    monkeypatch.setenv("HUB_TOKEN", f"of-environment-{SECRET}")
+    ended = cli(
+        "model._target_=bare.Net",
+        f"+model.api_key={SECRET}",
+        "data._target_=bare.Digits",
+        "arms=[none]",
+        "study.n_trials=1",
+        "trainer.max_epochs=1",
+        "confirm.top_k=1",
+        "confirm.seeds=1",
+        "engine=sequential",
+        "evidence=off",
+        "tracking=none",
+        "output_dir=out",
+    )
+    assert ended.status == status, ended.err
+    assert SECRET not in ended.out + ended.err
+    assert ("login ***" in ended.out + ended.err) is (where != "nothing")
+    assert [path for path, text in texts(folder / "out").items() if SECRET.encode() in text] == []
+    if where == "nothing":
+        held = torch.load(folder / "out" / "best" / "none.ckpt", weights_only=True)["hyper_parameters"]
+        assert set(held) == {"width", "lr", "dropout"}, "what is no secret stays"
+        assert 'api_key=os.environ["DROPSEARCH_MODEL_API_KEY"]' in ended.out, "the printed command gives it"
 
 
 def test_a_failure_to_connect_does_not_show_the_password(cli: Cli) -> None:

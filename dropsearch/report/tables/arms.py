@@ -89,6 +89,8 @@ def rates_table(summary: Summary) -> Table:
     """Return a table with one row per site: the typical rate and the found rate of each arm with dropout."""
     with_dropout = {name: arm for name, arm in summary.arms.items() if arm.arm.dropout in ("search", "shared")}
     found = {name: arm.rates for name, arm in with_dropout.items()}
+    if not any(found.values()):  # no trial was completed
+        found = {}
     kinds = {site.name: site.kind for site in summary.sites}
     names = list(dict.fromkeys([*kinds, *(name for rates in found.values() for name in rates)]))
     typical = {name: rate for arm in summary.arms.values() for name, rate in arm.typical.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dropsearch.core.printable import printable
 from dropsearch.core.records import Comparison, Interval
 from dropsearch.report.findings import shown
 from dropsearch.report.numbers import EMPTY, probability, shorten
@@ -12,6 +14,8 @@ from dropsearch.report.text.escaping import escaped
 
 WIDTH = 80
 """Maximum width of a table in the terminal, in characters."""
+SHORTEST, LONGEST_CELL = 8, 20
+"""Number of characters to which a first cell is shortened at most, and that other cells may have in any case."""
 LONG = 12
 """Maximum number of rows that a report shows expanded."""
 
@@ -60,18 +64,22 @@ class Table:
         return [cell for cell, column in zip(row, self.columns, strict=True) if column not in self.left] or list(row)
 
     def as_text(self, width: int = WIDTH) -> str:
-        """Return aligned plain text; the first column is shortened if the table is wider than `width`."""
-        heads = [column.split("\n") for column in self.columns]
-        depth = max(len(head) for head in heads)
-        padded = [[""] * (depth - len(head)) + head for head in heads]
+        """Return aligned plain text; names are shortened if the table is wider than `width`."""
+        columns = [printable(column, keep="\n").split("\n") for column in self.columns]
+        rows = [tuple(printable(cell) for cell in row) for row in self.rows]
+        depth = max(map(len, columns))
+        padded = [[""] * (depth - len(head)) + head for head in columns]
         head_rows = [tuple(head[line] for head in padded) for line in range(depth)]
-        sizes = [max(map(len, column)) for column in zip(*head_rows, *self.rows, strict=True)]
+        sizes = [max(map(len, column)) for column in zip(*head_rows, *rows, strict=True)]
         spare = width - sum(sizes[1:]) - 2 * (len(sizes) - 1)
-        sizes[0] = min(sizes[0], max(spare, 8))
+        sizes[0] = min(sizes[0], max(spare, SHORTEST))
+        while sum(sizes) + 2 * (len(sizes) - 1) > width and max(sizes) > LONGEST_CELL:
+            sizes[sizes.index(max(sizes))] -= 1
         lines = [self._line(row, sizes) for row in head_rows]
         lines += ["  ".join("-" * size for size in sizes)]
-        lines += [self._line((shorten(row[0], sizes[0]), *row[1:]), sizes) for row in self.rows]
-        return "\n".join([self.title, *lines])
+        lines += [self._line(row, sizes) for row in rows]
+        title = textwrap.wrap(printable(self.title), width, break_on_hyphens=False)
+        return "\n".join([*title, *lines])
 
     def as_markdown(self) -> str:
         """Return a GitHub Markdown table under its bold title."""
@@ -83,7 +91,7 @@ class Table:
 
     def _line(self, row: tuple[str, ...], sizes: list[int]) -> str:
         cells = [
-            cell.ljust(size) if column in self.left else cell.rjust(size)
+            shorten(cell, size).ljust(size) if column in self.left else shorten(cell, size).rjust(size)
             for cell, size, column in zip(row, sizes, self.columns, strict=True)
         ]
         return "  ".join(cells).rstrip()

@@ -12,6 +12,7 @@ import torch
 
 from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import RunError
+from dropsearch.core.printable import masked_values
 from dropsearch.core.user_errors import message_of
 from dropsearch.training.logged_steps import wrapped_hook
 
@@ -20,7 +21,7 @@ def save_checkpoint(trainer: Any, path: Path) -> str:
     """Write a Lightning checkpoint with weights only, atomically, and return its sha256.
 
     Hyperparameters that `torch.load(weights_only=True)` rejects (a network, a partial optimizer) are left out, so that
-    the file loads without running code; pass them to `load_from_checkpoint`.
+    the file loads without running code, as are passwords and tokens; pass them to `load_from_checkpoint`.
 
     Raises:
         RunError: The file could not be written.
@@ -44,11 +45,17 @@ def _then_plain(own: Callable[..., Any]) -> Callable[..., Any]:
         for name, value in list(checkpoint.items()):
             if isinstance(value, Mapping) and name != "state_dict":
                 plain = {key: _as_plain(item) for key, item in value.items()}
-                checkpoint[name] = {key: item for key, item in plain.items() if _is_plain(item)}
+                checkpoint[name] = {
+                    key: item for key, item in plain.items() if not _is_secret(str(key), item) and _is_plain(item)
+                }
             elif not _is_plain(value):
                 del checkpoint[name]
 
     return on_save_checkpoint
+
+
+def _is_secret(key: str, value: Any) -> bool:
+    return isinstance(value, str | list | dict) and masked_values(value, key) != value
 
 
 def _as_plain(value: Any) -> Any:

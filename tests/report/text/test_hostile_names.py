@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import unicodedata
 
@@ -12,6 +13,7 @@ from dropsearch.core.records import ComparisonMetric, Monitor, Site
 from dropsearch.report import closing, opening
 from dropsearch.report.html.page import page
 from dropsearch.report.markdown import markdown
+from dropsearch.report.tables.table import Table
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\u2066|`x`\n# [a](b) ![i](j) \x00" + "n" * 300
 
@@ -42,6 +44,20 @@ def test_the_terminal_gets_no_control_characters(hostile) -> None:
     for text in (closing(hostile), opening(HOSTILE, {"data": HOSTILE})):
         assert "\\x1b[31m\\u202e" in text
         assert not has_controls(text)
+
+
+def test_lines_of_the_terminal_fit_it(hostile) -> None:
+    without_commands = dataclasses.replace(hostile, commands={})  # which can be copied, so they are not wrapped
+    for text in (closing(without_commands), opening(HOSTILE, {"data": HOSTILE, "n" * 20: HOSTILE})):
+        assert max(map(len, text.splitlines())) <= 80, max(text.splitlines(), key=len)
+
+
+def test_tables_of_long_names_fit_a_terminal() -> None:
+    long = "m" * 300
+    table = Table(long, ("site", f"confirmed\n{long}", "p"), ((long, long, "0.031"), ("a", "b", "1")), ("site",))
+    lines = table.as_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-2].endswith("0.031"), "numbers stay whole"
 
 
 def test_markdown_has_no_markup_of_a_name(hostile) -> None:
