@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 from typing import Any
 
 from hydra._internal import defaults_list, hydra, logging_config
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
+from hydra.core.default_element import InputDefault
 
 from dropsearch.config.messages import conf_folder
 
 _get_mode, _configure = hydra.Hydra.get_mode, logging_config.configure_logging
-_load, _merge, _order = (
+_load, _merge, _order, _interpolations = (
     ConfigRepository.load_config,
     ConfigLoaderImpl._compose_config_from_defaults_list,
     defaults_list._create_defaults_list,
+    defaults_list._create_interpolation_map,
 )
 
 
@@ -30,6 +33,8 @@ def fit_in() -> None:
     ConfigRepository.load_config = _loaded_once  # type: ignore[method-assign]
     ConfigLoaderImpl._compose_config_from_defaults_list = _merged_once  # type: ignore[method-assign]
     defaults_list._create_defaults_list = _ordered_once
+    defaults_list._create_interpolation_map = _interpolations_if_any
+    CachingConfigRepository.__init__ = _over_a_copy  # type: ignore[method-assign]
 
 
 def _mode(self: hydra.Hydra, config_name: str | None, overrides: list[str]) -> Any:
@@ -46,8 +51,19 @@ def _keep_loggers(config: dict[str, Any]) -> None:
 
 _OURS = {str(conf_folder()), "hydra.conf", ""}  # the last is that of the schema
 _loaded: dict[str, Any] = {}
-_merged: dict[str, Any] = {}
-_ordered: dict[str, Any] = {}
+_merged: dict[str, bytes] = {}
+_ordered: dict[str, bytes] = {}
+
+
+def _over_a_copy(self: CachingConfigRepository, delegate: IConfigRepository) -> None:
+    """Copy the repository only: its sources are replaced by others, and none of them is changed."""
+    self.delegate, self.cache = copy.copy(delegate), {}
+
+
+def _interpolations_if_any(overrides: Any, defaults: Any, self_added: bool) -> Any:
+    """Make the map of choices, which takes long, where a default refers to one."""
+    refers = any(isinstance(each, InputDefault) and each.is_interpolation() for each in defaults)
+    return _interpolations(overrides, defaults, self_added) if refers else None
 
 
 def _is_ours(repo: IConfigRepository) -> bool:
@@ -72,8 +88,8 @@ def _merged_once(self: ConfigLoaderImpl, defaults: Any, repo: CachingConfigRepos
     if key not in _merged:
         own = CachingConfigRepository(repo.delegate)
         own.cache = {f"config_path={path}": copy.deepcopy(result) for path, result in _loaded.items()}
-        _merged[key] = _merge(self, defaults, own)
-    return copy.deepcopy(_merged[key])
+        _merged[key] = pickle.dumps(_merge(self, defaults, own))
+    return pickle.loads(_merged[key])
 
 
 def _ordered_once(repo: Any, config_name: Any, overrides: Any, prepend_hydra: bool, skip_missing: bool) -> Any:
@@ -83,7 +99,7 @@ def _ordered_once(repo: Any, config_name: Any, overrides: Any, prepend_hydra: bo
     key = repr((config_name, overrides.override_choices, prepend_hydra, skip_missing))
     if key not in _ordered:
         found = _order(repo, config_name, overrides, prepend_hydra, skip_missing)
-        _ordered[key] = copy.deepcopy((found, overrides.__dict__))
-    found, state = copy.deepcopy(_ordered[key])
+        _ordered[key] = pickle.dumps((found, overrides.__dict__))
+    found, state = pickle.loads(_ordered[key])
     overrides.__dict__ |= {**state, "config_overrides": overrides.config_overrides}
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -120,15 +120,17 @@ def with_trainer(datamodule: Any) -> Iterator[None]:
 def quiet_loggers(level: int) -> Iterator[None]:
     """Suppress Lightning's log messages below a level while the context lasts."""
     levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
-    for logger in levels:
-        _set_level(logger, level)
+    _set_levels(dict.fromkeys(levels, level))
     try:
         yield
     finally:
-        for logger, before in levels.items():
-            _set_level(logger, before)
+        _set_levels(levels)
 
 
-def _set_level(logger: logging.Logger, level: int) -> None:
-    if logger.level != level:  # to set a level goes through all loggers of the process, which are thousands
-        logger.setLevel(level)
+def _set_levels(levels: Mapping[logging.Logger, int]) -> None:
+    """Set the levels of loggers; all loggers of the process, which are thousands, are told once, if any changes."""
+    changing = [logger for logger, level in levels.items() if logger.level != level]
+    for logger in changing[1:]:
+        logger.level = levels[logger]
+    for logger in changing[:1]:
+        logger.setLevel(levels[logger])

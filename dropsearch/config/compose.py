@@ -28,7 +28,10 @@ def register_schemas() -> None:
     """Register the configuration schema with Hydra; the sections in `FREE` accept unknown keys."""
     OmegaConf.register_new_resolver("last_part", lambda path: str(path).rpartition(".")[2], replace=True)
     OmegaConf.register_new_resolver(_DEFAULT, float, replace=True)
-    ConfigStore.instance().store(name="schema", node=_schema())
+    store = ConfigStore.instance()
+    stored = store.repo.get("schema.yaml")
+    if stored is None or OmegaConf.get_type(stored.node) is not Config:  # to store it copies all of it
+        store.store(name="schema", node=_schema())
 
 
 @cache

@@ -7,6 +7,7 @@ import io
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -150,12 +151,18 @@ def _sequence_arrays(content: bytes, data_set: DataSet) -> tuple[NDArray[Any], N
 
 def _digits() -> RawData:
     import sklearn
+
+    images, labels = _packaged_digits()
+    return RawData(images.copy(), labels.copy(), _digest(images, labels), f"scikit-learn {sklearn.__version__}")
+
+
+@cache
+def _packaged_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Parse scikit-learn's text file, which takes longer than all else that a small data module does, once."""
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
-    images = bunch.images.astype(np.uint8)[:, None]
-    labels = bunch.target.astype(np.int64)
-    return RawData(images, labels, _digest(images, labels), f"scikit-learn {sklearn.__version__}")
+    return bunch.images.astype(np.uint8)[:, None], bunch.target.astype(np.int64)
 
 
 def _mnist1d() -> RawData:

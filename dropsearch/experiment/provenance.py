@@ -8,6 +8,8 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
@@ -25,12 +27,15 @@ _PACKAGES = ("torch", "lightning", "optuna", "hydra-core", "mlflow", "numpy", "s
 
 def versions() -> dict[str, str]:
     """Return the versions of dropsearch, Python and libraries that affect results."""
-    found = {"dropsearch": dropsearch.__version__, "python": platform.python_version()}
+    return {"dropsearch": dropsearch.__version__, "python": platform.python_version(), **_installed()}
+
+
+@cache
+def _installed() -> Mapping[str, str]:
+    found: dict[str, str] = {}
     for name in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -123,9 +123,10 @@ class RunForker:
 
 
 def _serve() -> None:
+    gc.disable()
     _import_all()
-    gc.collect()
     gc.freeze()  # what was imported is not looked at, and so not copied, in each child
+    gc.enable()
     for line in sys.stdin:
         jobs = [Job(**fields) for fields in json.loads(line)]
         print(json.dumps(_run(jobs)), flush=True)
