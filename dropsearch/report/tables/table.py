@@ -73,13 +73,25 @@ class Table:
         sizes = [max(map(len, column)) for column in zip(*head_rows, *rows, strict=True)]
         spare = width - sum(sizes[1:]) - 2 * (len(sizes) - 1)
         sizes[0] = min(sizes[0], max(spare, SHORTEST))
-        while sum(sizes) + 2 * (len(sizes) - 1) > width and max(sizes) > LONGEST_CELL:
-            sizes[sizes.index(max(sizes))] -= 1
+        self._shrink(sizes, rows, width)
         lines = [self._line(row, sizes) for row in head_rows]
         lines += ["  ".join("-" * size for size in sizes)]
         lines += [self._line(row, sizes) for row in rows]
         title = textwrap.wrap(printable(self.title), width, break_on_hyphens=False)
         return "\n".join([*title, *lines])
+
+    def _shrink(self, sizes: list[int], rows: Sequence[tuple[str, ...]], width: int) -> None:
+        """Take the excess of a table over a width from its widest columns of names, and from heads over numbers."""
+        cells = [max(map(len, column), default=0) for column in zip(*rows, strict=True)] or [0] * len(sizes)
+        least = [
+            LONGEST_CELL if name in self.left else max(size, LONGEST_CELL)
+            for name, size in zip(self.columns, cells, strict=True)
+        ]
+        while sum(sizes) + 2 * (len(sizes) - 1) > width:
+            spare = [size - low for size, low in zip(sizes, least, strict=True)]
+            if max(spare) <= 0:
+                return
+            sizes[spare.index(max(spare))] -= 1
 
     def as_markdown(self) -> str:
         """Return a GitHub Markdown table under its bold title."""
