@@ -54,10 +54,10 @@ def test_lines_of_the_terminal_fit_it(hostile) -> None:
 
 def test_tables_of_long_names_fit_a_terminal() -> None:
     long = "m" * 300
-    table = Table(long, ("site", f"confirmed\n{long}", "p"), ((long, long, "0.031"), ("a", "b", "1")), ("site",))
-    lines = table.as_text().splitlines()
+    rows = ((long, long, "-1.23 (-2.34 to -0.12) points"), ("a", "b", "0"))
+    lines = Table(long, ("site", "arms", f"confirmed\n{long}"), rows, ("site", "arms")).as_text().splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[-2].endswith("0.031"), "numbers stay whole"
+    assert lines[-2].endswith("-1.23 (-2.34 to -0.12) points"), "numbers stay whole"
 
 
 def test_markdown_has_no_markup_of_a_name(hostile) -> None:
