@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,11 +18,12 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.interruption import Interruption
-from dropsearch.experiment.pilot import pilot_specs
+from dropsearch.experiment.pilot import StepTimes, pilot_specs
 from dropsearch.experiment.standstill import named_if_still
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine, GivenTrials
 from dropsearch.training.trainers import batches_in
+from dropsearch.training.worker_forks import Flag, WorkerForks
 
 SECONDS, MOST_SECONDS = 0.7, 6.0
 """How long a way of training is measured once it runs, and at most with its start."""
@@ -136,61 +135,57 @@ def _rate_of(
     if way.processes == 1:
         with torch_threads(way.each):
             return _measured(make(), specs, interruption)
-    context = multiprocessing.get_context("fork")
-    pipes = [context.Pipe(duplex=False) for _ in range(way.processes)]
-    forks = [context.Process(target=_report, args=(make, specs, theirs), daemon=True) for _, theirs in pipes]
-    for fork, (_, theirs) in zip(forks, pipes, strict=True):
-        fork.start()
-        theirs.close()
-    found = [_received(ours) for ours, _ in pipes]
-    for fork in forks:
-        fork.join(1.0)
-        if fork.is_alive():
-            fork.kill()
+    stopped = Flag()
+    forks = WorkerForks(lambda pipe: _report(make, specs, pipe, stopped.is_set))
+    try:
+        pipes = [forks.fork()[1] for _ in range(way.processes)]
+        found = [_received(pipe, interruption) for pipe in pipes]
+    finally:
+        stopped.set()
+        forks.close()
     return sum(found) if all(found) else 0.0
 
 
-def _report(make: Callable[[], Engine], specs: Sequence[TrialSpec], pipe: Connection) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's handlers would only note them
-        signal.signal(number, signal.SIG_DFL)
+def _report(
+    make: Callable[[], Engine], specs: Sequence[TrialSpec], pipe: Connection, stopped: Callable[[], bool]
+) -> None:
     torch.set_num_threads(1)
-    pipe.send(_measured(make(), specs))
+    pipe.send(_measured(make(), specs, stopped))
 
 
-def _received(pipe: Connection) -> float:
+def _received(pipe: Connection, interruption: Callable[[], bool]) -> float:
+    until = time.monotonic() + 2 * MOST_SECONDS
     try:
-        return pipe.recv() if pipe.poll(2 * MOST_SECONDS) else 0.0
+        while not interruption() and time.monotonic() < until:
+            if pipe.poll(0.05):
+                return pipe.recv()
     except EOFError:  # the process ended
-        return 0.0
+        pass
+    return 0.0
 
 
-def _measured(engine: Engine, specs: Sequence[TrialSpec], interruption: Callable[[], bool] = lambda: False) -> float:
+def _measured(engine: Engine, specs: Sequence[TrialSpec], interruption: Callable[[], bool]) -> float:
     feed = _StepFeed(specs, interruption)
     engine.run(feed)
-    return feed.rate
+    seconds = feed.steps.per_step()
+    return len(specs) / seconds if seconds else 0.0
 
 
 class _StepFeed(GivenTrials):
-    """A feed of trials that ends after some steps and times them: engines call `cancelled` after each step."""
+    """A feed of trials that ends after some steps, which it times."""
 
     def __init__(self, specs: Sequence[TrialSpec], interruption: Callable[[], bool]) -> None:
         super().__init__(specs)
         self._interruption = interruption
-        self._rows = len(specs)
-        self.most_at_once: int | None = self._rows
-        self._created = time.perf_counter()
-        self._looks: list[float] = []
+        self.most_at_once: int | None = len(specs)
+        self._until = time.perf_counter() + MOST_SECONDS
+        self.steps = StepTimes(time.perf_counter, FIRST_STEPS)
 
     def cancelled(self) -> bool:
         """Note the time of a step; return whether enough are timed."""
-        now = time.perf_counter()
+        now, timed = time.perf_counter(), self.steps.timed
+        is_enough = len(timed) > 0 and now - timed[0] > SECONDS
+        is_over = is_enough or self._interruption() or now > self._until
         if not self._left:
-            self._looks.append(now)
-        timed = now - self._looks[FIRST_STEPS] if len(self._looks) > FIRST_STEPS + 1 else 0.0
-        return self._interruption() or timed > SECONDS or now - self._created > MOST_SECONDS
-
-    @property
-    def rate(self) -> float:
-        """Trial steps per second, of all rows; 0 if too few steps were seen."""
-        looks = self._looks[FIRST_STEPS:]
-        return self._rows * (len(looks) - 1) / (looks[-1] - looks[0]) if len(looks) > 1 else 0.0
+            self.steps.note(is_last=is_over)
+        return is_over

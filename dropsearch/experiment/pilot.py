@@ -26,6 +26,36 @@ PILOT_SECONDS = 20.0
 """Maximum duration of a pilot, in seconds."""
 
 
+class StepTimes:
+    """The times of an engine's steps in this process, which calls `cancelled` of its feed before each step.
+
+    Args:
+        clock: A monotonic clock in seconds.
+        skipped: Number of first steps that are not timed, since they include one-time costs.
+    """
+
+    def __init__(self, clock: Callable[[], float], skipped: int = 0) -> None:
+        self._clock, self._skipped = clock, skipped
+        self._times: list[float] = []
+        self._is_over = False
+
+    def note(self, is_last: bool = False) -> None:
+        """Note that a step begins, or that the last one has ended; then nothing more is noted, as engines ask again."""
+        if not self._is_over:
+            self._times.append(self._clock())
+        self._is_over |= is_last
+
+    @property
+    def timed(self) -> Sequence[float]:
+        """The times at which the timed steps begin, and the last of them ends."""
+        return self._times[self._skipped :]
+
+    def per_step(self) -> float | None:
+        """Return the seconds of a step; None if none was timed."""
+        timed = self.timed
+        return (timed[-1] - timed[0]) / (len(timed) - 1) if len(timed) > 1 else None
+
+
 class PilotFeed:
     """A feed of trials that end after a few epochs; it records only the times of reports.
 
@@ -52,7 +82,7 @@ class PilotFeed:
         self._spoke: dict[str, list[float]] = {}
         self._open = self._most_open = 0
         self._until = clock() + PILOT_SECONDS
-        self._looks, self._first_look = 0, clock()
+        self._steps = StepTimes(clock)
 
     def ask(self, count: int) -> list[TrialSpec]:
         """Return the next trials."""
@@ -75,8 +105,9 @@ class PilotFeed:
 
     def cancelled(self) -> bool:
         """Return whether the pilot has run long enough."""
-        self._looks += 1
-        return self._clock() > self._until
+        is_over = self._clock() > self._until
+        self._steps.note(is_last=is_over)
+        return is_over
 
     def pace(self) -> Pace | None:
         """Return the measured pace; None if no trial ended an epoch."""
@@ -91,9 +122,8 @@ class PilotFeed:
 
     def _pace_of_batches(self) -> Pace | None:
         """Return the pace from batches, since an engine in this process calls the feed at each batch."""
-        if not self._batches or self._looks < 2:
-            return None
-        return Pace(self._batches * (self._clock() - self._first_look) / (self._looks - 1))
+        seconds = self._steps.per_step()
+        return Pace(self._batches * seconds) if self._batches and seconds else None
 
 
 def pilot(

@@ -6,11 +6,12 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor
 
+from dropsearch.analysis.measures.passes import operations
 from dropsearch.config.schema import Config, arguments
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import reseeding_follows, seeded
@@ -107,6 +108,16 @@ class TrialModules:
             raise InputError(missing_monitor(monitor, self.probe.logged, self.probe.elsewhere))
         if config.task == "search" and source.has_test and not self.scores_by_example:
             check_test(config.model.name, self.specimen(self.start), source, settings)
+
+    @cached_property
+    def operations(self) -> float | None:
+        """Floating-point operations per example; None if they cannot be counted."""
+        try:
+            *inputs, _ = self.batch
+            module = self.specimen(self.start).to(inputs[0].device).eval()
+            return operations(module, [part[:1] for part in inputs])
+        except Exception:  # modules and batches of the user may be anything
+            return None
 
     @property
     def class_name(self) -> str:

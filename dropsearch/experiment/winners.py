@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dropsearch.analysis.measures.passes import operations
 from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, Settings, TrainedModel
 from dropsearch.core.errors import InputError, first_cause
 from dropsearch.core.global_state import torch_threads
@@ -64,7 +63,7 @@ def measurement_data(context: ExperimentContext) -> MeasurementData:
     settings = Settings(
         tuple(config.evidence.monte_carlo), config.evidence.severities, derived_seed(config.seed, "evidence")
     )
-    most = _most(context.modules.specimen(context.modules.start), held_out.inputs)
+    most = _most(context.modules.operations)
     return MeasurementData(
         held_out.sample(most, settings.seed),
         None if source.redraws_split else _split_of(source, most, settings.seed),
@@ -124,27 +123,14 @@ def _is_labelled(batch: Any) -> bool:
 @contextmanager
 def measuring_threads(context: ExperimentContext) -> Iterator[None]:
     """Let torch use as many threads as help to measure the models of a run, while nothing trains."""
-    try:
-        *inputs, _ = context.modules.batch
-        cost = _cost(context.modules.specimen(context.modules.start), inputs)
-    except Exception:  # a batch of the user may be anything
-        cost = None
+    cost = context.modules.operations
     is_small = cost is not None and cost < WORTH_CORES
     with torch_threads(1 if is_small else max(torch.get_num_threads(), cores())):
         yield
 
 
-def _cost(module: nn.Module, inputs: Sequence[Tensor]) -> float | None:
-    """Return the floating-point operations per example of a model; None if they cannot be counted."""
-    try:
-        return operations(module.to(inputs[0].device).eval(), [part[:1] for part in inputs])
-    except Exception:  # user modules may raise anything; trained models report the error
-        return None
-
-
-def _most(module: nn.Module, inputs: Sequence[Tensor]) -> int:
-    """Return the number of examples for a model by its cost per example, the same on any machine."""
-    cost = _cost(module, inputs)
+def _most(cost: float | None) -> int:
+    """Return the number of examples for a model by its operations per example, the same on any machine."""
     if cost is None:
         return MOST
     return max(min(int(MOST * AFFORDABLE / max(cost, 1.0)), MOST), LEAST)

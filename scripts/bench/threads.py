@@ -1,9 +1,10 @@
 """Whether the measured choice of processes and threads is the faster one, in one run.
 
-python scripts/bench/threads.py [KIND ...] [--trials 4] [--rounds 3]
+python scripts/bench/threads.py [KIND ...] [--rounds 4]
 
-A KIND is a key of `KINDS`. `dropsearch.experiment.layout` chooses first. Then whole trials are trained by a process a
-core and by one process with all cores, in alternating order, and the ratio of the durations of a round is taken.
+A KIND is a key of `KINDS`. `dropsearch.experiment.layout` chooses first. Then whole trials of one epoch are trained by
+a process a core and by one process with all cores, in alternating order, and the ratio of the durations of a round is
+taken. All kinds take about three minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -32,31 +33,33 @@ from dropsearch.experiment.pilot import pilot_specs
 from dropsearch.training.planning.plan import Plan
 
 SEQUENTIAL, VECTORIZED = Plan("sequential", 1, "asked"), Plan("vectorized", 8, "asked")
-KINDS: dict[str, tuple[Plan, Sequence[str]]] = {
-    "tiny": (SEQUENTIAL, ("model.hidden=[16,16]", "data.batch_size=32")),
-    "tiny, vectorized": (VECTORIZED, ("model.hidden=[16,16]", "data.batch_size=32")),
-    "large": (SEQUENTIAL, ("model.hidden=[3000,3000]", "data.batch_size=256")),
-    "large, vectorized": (replace(VECTORIZED, width=2), ("model.hidden=[2000,2000]", "data.batch_size=256")),
+KINDS: dict[str, tuple[Plan, int, Sequence[str]]] = {
+    "tiny": (SEQUENTIAL, 16, ("model.hidden=[16,16]", "data.batch_size=32")),
+    "tiny, vectorized": (VECTORIZED, 64, ("model.hidden=[16,16]", "data.batch_size=32")),
+    "large": (SEQUENTIAL, 4, ("model.hidden=[2000,2000]", "data.batch_size=256")),
+    "large, vectorized": (replace(VECTORIZED, width=2), 4, ("model.hidden=[2000,2000]", "data.batch_size=256")),
 }
-"""Small matrices, too small for several threads, and large ones, of which each process needs its own in the caches."""
+"""By kind: the plan, the number of trials, and the model.
+
+Small matrices are too small for several threads; of large ones each process needs its own in the caches.
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", default=list(KINDS), metavar="KIND")
-    parser.add_argument("--trials", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     for kind in given.kinds:
-        measure(kind, given.trials, given.rounds)
+        measure(kind, given.rounds)
 
 
-def measure(kind: str, trials: int, rounds: int) -> None:
+def measure(kind: str, rounds: int) -> None:
     """Print the choice for a kind, and the ratio of both ways."""
-    plan, words = KINDS[kind]
+    plan, trials, words = KINDS[kind]
     with tempfile.TemporaryDirectory() as folder:
-        more = ["model=mlp", "tracking=none", "study.n_trials=9999", "trainer.max_epochs=2", f"output_dir={folder}"]
+        more = ["model=mlp", "tracking=none", "study.n_trials=9999", "trainer.max_epochs=1", f"output_dir={folder}"]
         context = build_context(compose_overrides([*words, *more]))
     chosen = described_layout(*with_layout(context, plan))
     ways, ratios = [(cores(), 1), (1, cores())], []
@@ -71,7 +74,7 @@ def trained(context: ExperimentContext, plan: Plan, processes: int, threads: int
     """Return the seconds of some trials, without the start of processes."""
     torch.set_num_threads(threads)
     context = replace(context, processes=processes, threads_each=threads)
-    specs = pilot_specs(context, context.config.arms[-1], trials * plan.width)
+    specs = pilot_specs(context, context.config.arms[-1], trials)
     with closing(engines.engine(context, plan, lambda _: None)) as engine:
         engine.run(SpecFeed(specs[: processes * plan.width]))  # one-time costs
         started = time.perf_counter()

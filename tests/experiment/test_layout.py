@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from lightning import Callback
 
 from dropsearch.config.compose import compose_overrides
+from dropsearch.core.records import TrialSpec
 from dropsearch.experiment import elsewhere, engines, layout
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.layout import Way, described_layout, with_layout
@@ -185,3 +187,19 @@ def test_settings_of_torch_are_put_back() -> None:
         torch.set_num_threads(before[0] + 1)
         engines.use_precision("medium" if before[1] == "highest" else "highest")
     assert (torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+
+
+class Slow:
+    """An engine whose step takes half of the time of a measurement, and which asks again when it ends."""
+
+    def run(self, feed: Any) -> None:
+        feed.ask(1)
+        while not feed.cancelled():
+            time.sleep(layout.MOST_SECONDS / 2)
+        assert all(feed.cancelled() for _ in range(9))
+
+
+def test_a_way_with_too_few_steps_has_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MOST_SECONDS", 0.1)
+    spec = TrialSpec("dropout", 0, 3, {}, lr=1e-3, weight_decay=0.0)
+    assert layout._rate(Slow, [spec], Way(1, 1)) == 0.0  # type: ignore[arg-type]

@@ -8,11 +8,14 @@ import torch
 from torch import nn
 
 from dropsearch.core.processor_use import cores
+from dropsearch.experiment.user_module import TrialModules
 from dropsearch.experiment.winners import measuring_threads
 
 
 def context(module: nn.Module, batch: Any) -> Any:
-    return SimpleNamespace(modules=SimpleNamespace(batch=batch, specimen=lambda _: module, start={}))
+    modules = SimpleNamespace(batch=batch, specimen=lambda _: module, start={})
+    modules.operations = TrialModules.operations.func(modules)  # type: ignore[arg-type]
+    return SimpleNamespace(modules=modules)
 
 
 @pytest.mark.parametrize(
