@@ -141,6 +141,8 @@ def _winner(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[st
         return None
     test, acc, trial = outcome.test, findings.test_acc(outcome), outcome.chosen
     return {
+        # Arms are nested: a configuration without dropout may be of the arm without it.
+        "arm": outcome.winner.owner or outcome.arm.name,
         "number": outcome.winner.number,
         "params": _params(trial.spec) if trial else {},
         "rates": outcome.rates,
