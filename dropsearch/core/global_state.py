@@ -136,12 +136,25 @@ def reseeding_follows(seed: int) -> Iterator[None]:
     Otherwise a module that calls ``seed_everything(1)`` starts from the same weights in every trial. Code that prepares
     or reads data gets the seed that it passes.
     """
+    with _seeding_replaced(lambda original: _following(original, seed)):
+        yield
+
+
+@contextmanager
+def reseeding_ignored() -> Iterator[None]:
+    """Make calls that seed the global generators do nothing, where no random number depends on these generators."""
+    with _seeding_replaced(_ignored):
+        yield
+
+
+@contextmanager
+def _seeding_replaced(change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in _SEEDED_BY_LIGHTNING}
     with ExitStack() as stack:
         for owner, name in _SEEDING:
             original = getattr(owner, name)
             stack.callback(setattr, owner, name, original)
-            setattr(owner, name, _following(original, seed))
+            setattr(owner, name, change(original))
         try:
             yield
         finally:
@@ -149,6 +162,14 @@ def reseeding_follows(seed: int) -> Iterator[None]:
                 os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
+
+
+def _ignored(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def reseed(*args: Any, **kwargs: Any) -> Any:
+        return torch.default_generator if original.__module__ == "torch.random" else None
+
+    return reseed
 
 
 def _following(original: Callable[..., Any], seed: int) -> Callable[..., Any]:

@@ -98,13 +98,27 @@ def wrapped_hook(module: Any, name: str, wrap: Callable[[Callable[..., Any]], Ca
 
 
 def call_step(step: Callable[..., Any], batch: Any, batch_idx: int) -> Any:
-    """Call a step, with the batch index if it accepts one."""
+    """Call a step, with the batch index if it accepts one, under the default dtype that Lightning sets for it."""
     function = getattr(step, "__wrapped__", step)
     code = getattr(function, "__code__", None)
-    if code is None or code.co_flags & inspect.CO_VARARGS:
-        return step(batch, batch_idx)
-    arguments = code.co_argcount - (1 if hasattr(step, "__self__") or hasattr(function, "__self__") else 0)
-    return step(batch, batch_idx) if arguments > 1 else step(batch)
+    with _default_dtype(getattr(function, "__self__", None)):
+        if code is None or code.co_flags & inspect.CO_VARARGS:
+            return step(batch, batch_idx)
+        arguments = code.co_argcount - (1 if hasattr(step, "__self__") or hasattr(function, "__self__") else 0)
+        return step(batch, batch_idx) if arguments > 1 else step(batch)
+
+
+@contextmanager
+def _default_dtype(module: Any) -> Iterator[None]:
+    """Set float64 as default dtype for a module in double precision."""
+    weights = module.parameters() if isinstance(module, nn.Module) else ()
+    before = torch.get_default_dtype()
+    dtype = next((each.dtype for each in weights if each.is_floating_point()), before)
+    torch.set_default_dtype(torch.float64 if dtype is torch.float64 else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def batch_size(batch: Any) -> int:

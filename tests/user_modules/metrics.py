@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning import LightningModule
+from lightning import LightningModule, seed_everything
 from torch import Tensor, nn
 from torchmetrics import MaxMetric, MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
@@ -171,6 +171,35 @@ class Numbers(LitNet):
         self.log("val_sum", logits.sum(), reduce_fx="sum")
         self.log("val_least", logits.min(), on_step=True, on_epoch=True, reduce_fx=torch.min)
         self.log("val_weighed", logits.mean(), batch_size=3 + batch_idx)
+
+
+class Seeding(LitNet):
+    """Seeds all generators in hooks, and adds noise in its steps."""
+
+    def on_fit_start(self) -> None:
+        torch.manual_seed(1)
+
+    def on_train_epoch_start(self) -> None:
+        seed_everything(1, verbose=False)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        return super().training_step((x + 0.1 * torch.randn_like(x), y), batch_idx)
+
+
+class SeedingAndDrawing(LitNet):
+    """Seeds a generator in a hook, and draws from it."""
+
+    def on_train_epoch_end(self) -> None:
+        torch.manual_seed(1)
+        self.log("drawn", torch.rand(()))
+
+
+class Created(LitNet):
+    """Creates tensors of the default dtype in its forward, and multiplies them with others of its weights' dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + F.linear(torch.full((len(x), 64), 0.1), self.last.weight.new_ones(64, 64)))
 
 
 class Unfreezing(LitNet):

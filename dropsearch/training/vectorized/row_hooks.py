@@ -11,7 +11,7 @@ import torch
 
 from dropsearch._compat.lightning import logging_to
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.core.global_state import generator_states
+from dropsearch.core.global_state import generator_states, reseeding_ignored
 from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_logs import RowLog
@@ -53,7 +53,8 @@ class RowHooks:
         modes = [part.training for part in module.modules()]
         grad = torch.enable_grad() if log is trial_row.log else torch.no_grad()
         returned = None
-        with logging_to(module, log.log, log.log_dict), grad, trial_row.raising_alone():
+        # The numbers of steps and loaders do not come from the generators that a hook may seed.
+        with logging_to(module, log.log, log.log_dict), grad, reseeding_ignored(), trial_row.raising_alone():
             returned = call_hook(getattr(module, hook), args)
         place = partial(place_of_method, module, hook)
         if generator_states() != states:

@@ -31,18 +31,7 @@ GroupStep = Callable[[list[int], StackedState | RowsPart], None]
 _CONVOLUTIONS: dict[Convolutions, Any] = {"grouped": nullcontext, "by row": RowConvolutions}
 
 
-@contextmanager
-def _double_by_default() -> Iterator[None]:
-    """Set float64 as default dtype, like Lightning in double precision."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-_PRECISIONS: dict[str, Any] = {"bf16-mixed": MixedPrecision, "64-true": _double_by_default}
+_PRECISIONS: dict[str, Any] = {"bf16-mixed": MixedPrecision}
 
 
 class StepCall(nn.Module):

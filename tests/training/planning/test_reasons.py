@@ -139,6 +139,7 @@ class Native(LitNet):
 MODULES: tuple[tuple[type, str], ...] = (
     (metrics.Unfreezing, "on_train_epoch_start freezes or unfreezes parameters"),
     (metrics.Drawing, "on_train_epoch_end draws random numbers"),
+    (metrics.SeedingAndDrawing, "on_train_epoch_end draws random numbers"),
     (metrics.Asking, "training_step reads trainer.optimizers, which differs"),
     (metrics.Stopping, "the module sets trainer.should_stop"),
     (metrics.Popping, "a step changes self.kept otherwise than by appending to it"),
