@@ -229,7 +229,8 @@ class ArmRunner:
     def _outcome(self, arm: ArmStudies) -> ArmOutcome:
         confirmed = {each.arm.name: self._confirmed(each) for each in self.studies}
         known = {each.arm.name: each.arm for each in self.studies}
-        best = winner(candidates(arm.space, confirmed, known), len(self.seeds))
+        alike = {n: found for n, found in confirmed.items() if self.context.modules.are_alike(arm.arm.name, n)}
+        best = winner(candidates(arm.space, alike, known), len(self.seeds))
         typical = typical_rates(self.context.sites) if arm.arm.dropout != "off" else {}
         shown = self.context.monitor
         again = tuple(store.results() for store in arm.repeats)

@@ -141,6 +141,12 @@ class TrialModules:
         """Return the constructor arguments of a trial: those of the data, of its arm, and searched values."""
         return self._builder.constructor_arguments(spec, self.routes)
 
+    def are_alike(self, arm: str, other: str) -> bool:
+        """Return whether two arms build the same module, apart from dropout and BatchNorm, by their `arm_args`."""
+        args, own = self._config.arm_args, self._builder.own
+        given, others = args.get(arm, {}), args.get(other, {})
+        return all(repr(given.get(k, own.get(k))) == repr(others.get(k, own.get(k))) for k in {*given, *others})
+
     def sites(self, values: Mapping[str, Any]) -> tuple[Site, ...]:
         """Return the sites of a module with given searched values.
 

@@ -85,14 +85,17 @@ def candidates(
 
     Arms are nested: a configuration with all rates zero is one without dropout, one with equal rates has a shared rate.
     Those of other arms need no training, since every arm is confirmed on the same seeds. If two arms choose the same
-    model, no difference between them can be found.
+    model, no difference between them can be found. An arm without own ones, whose trials all failed or were pruned, has
+    chosen nothing, so it has no candidates.
 
     Args:
         space: The search space of the arm.
-        confirmed: Confirmed configurations by arm.
+        confirmed: Confirmed configurations by arm, of arms that build the same module apart from dropout and BatchNorm.
         arms: The arms that ran, by name.
     """
     arm = space.arm
+    if not confirmed.get(arm.name):
+        return ()
     others = [
         dataclasses.replace(each, owner=name, results=tuple(_with_rates(result, space) for result in each.results))
         for name, found in confirmed.items()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dropsearch.core.records import Summary
 from dropsearch.experiment.scoring import ExampleResults
 from dropsearch.experiment.tasks.search import searched
 from tests.experiment.conftest import LIGHT, composed
@@ -18,13 +19,17 @@ SETTINGS = (*LIGHT, "confirm.seeds=6", "confirm.top_k=1", "trainer.max_epochs=1"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in which every rate that is found is zero, as no other point is proposed."""
     out = tmp_path_factory.mktemp("nested") / "out"
-    config = composed(*SETTINGS, f"output_dir={out}")
+    all_zero(*SETTINGS, f"output_dir={out}")
+    return out
+
+
+def all_zero(*overrides: str) -> Summary:
+    """Search where each proposed rate is zero."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "dropsearch.study.search_space.Space.first_points", property(lambda self: (self._zero_point(),) * 3)
         )
-        searched(config)
-    return out
+        return searched(composed(*overrides))
 
 
 def test_an_arm_that_chose_no_dropout_is_the_arm_without(folder: Path) -> None:
@@ -36,6 +41,14 @@ def test_an_arm_that_chose_no_dropout_is_the_arm_without(folder: Path) -> None:
             assert one[key] == other[key]
         (contrast,) = [c for c in found["comparisons"] if {c["a"], c["b"]} == {on, off}]
         assert (contrast["difference"], contrast["p"], contrast["shown"]) == (0.0, 1.0, False)
+
+
+def test_arms_with_other_arguments_are_not_nested(tmp_path: Path) -> None:
+    """A model without dropout is not that of the other arm if it has other layers."""
+    small = ("arms=[batchnorm,both]", "study.n_trials=1", "confirm.top_k=1", f"output_dir={tmp_path}")
+    arms = all_zero(*LIGHT, *small, "+arm_args.both.hidden=[8]").arms
+    winners = {name: arm.winner for name, arm in arms.items() if arm.winner}
+    assert {name: winner.owner for name, winner in winners.items()} == {"batchnorm": "", "both": ""}
 
 
 def test_each_arm_leaves_a_model_that_can_be_loaded(folder: Path) -> None:

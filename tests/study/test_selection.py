@@ -115,6 +115,11 @@ def test_a_model_with_dropout_stays_out_of_the_arm_without():
     assert chosen("dropout", found).number == 7
 
 
+def test_an_arm_that_completed_no_trial_has_chosen_nothing():
+    found = {"none": [confirmed("none", 4, {}, 0.2)], "dropout": []}
+    assert candidates(space("dropout"), found, ARMS) == ()
+
+
 def test_batchnorm_separates_models_with_the_same_rates():
     found = {"none": [confirmed("none", 4, {}, 0.2)], "both": [confirmed("both", 7, {"input": 0.0}, 0.3)]}
     assert chosen("both", found).number == 7

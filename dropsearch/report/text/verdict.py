@@ -214,7 +214,8 @@ def _nothing(summary: Summary) -> tuple[str, str]:
     first = "No trial was completed, so nothing can be said about dropout or BatchNorm."
     reasons = sum((findings.reasons(arm) for arm in summary.arms.values()), Counter[str]())
     if not reasons:
-        return first, f"Of {trials} trials none failed and all were pruned." if trials else "None had ended yet."
+        pruned = f"Of {trials} trials none failed and all were pruned: set pruner=none, or more trainer.max_epochs."
+        return first, pruned if trials else "None had ended yet."
     reason, _ = reasons.most_common(1)[0]
     why = shorten(" ".join(reason.split()).rstrip("."), 200)
     return first, f"Of {trials} trials {reasons.total()} failed, most often with: {why}."
