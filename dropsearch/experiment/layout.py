@@ -52,9 +52,12 @@ def with_layout(context: ExperimentContext, plan: Plan) -> tuple[ExperimentConte
 
 def described_layout(context: ExperimentContext, plan: Plan) -> str:
     """Return the numbers of processes and threads in one line, with the speeds by which they were chosen."""
-    measured = ", ".join(f"{way}: {rate:,.0f}" for way, rate in plan.layouts.items())
     chosen = str(Way(context.processes, context.threads_each))
-    return f"{chosen} (trial steps per second with {measured})" if measured else chosen
+    if not plan.layouts:
+        return chosen
+    others = "".join(f"; {way}: {rate:,.0f}" for way, rate in plan.layouts.items() if way != chosen)
+    own = f"{plan.layouts[chosen]:,.0f}" if chosen in plan.layouts else "not measured"
+    return f"{chosen} ({own} trial steps per second{others})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,9 +68,12 @@ def test_the_faster_way_is_chosen(
     assert (context.processes, context.threads_each) == (chosen.processes, chosen.each)
     assert torch.get_num_threads() == chosen.each
     assert plan.speed == (together if chosen == Way(1, 4) else 25.0), "of one process"
-    line = described_layout(context, plan)
-    assert line.startswith(str(chosen))
-    assert "4 processes x 1 thread: 100" in line
+    others = [] if chosen == Way(1, 4) else [f"{Way(1, 4)}: {together:.0f}"] * bool(together)
+    others += [f"{Way(4, 1)}: 100"] * (chosen == Way(1, 4))
+    speed = together if chosen == Way(1, 4) else 100
+    assert (
+        described_layout(context, plan) == f"{chosen} ({'; '.join([f'{speed:.0f} trial steps per second', *others])})"
+    )
 
 
 def test_one_process_compares_its_threads(built: ExperimentContext, monkeypatch: pytest.MonkeyPatch) -> None:
