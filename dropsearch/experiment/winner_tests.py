@@ -89,6 +89,7 @@ class WinnerTests:
             arm.confirm.note(opening, scores)
         known = [self._examples(result) for result in best.results]
         known = known if any(known) else []
+        metric = self._context.modules.comparison_metric
         return TestScores(
             scores["opened_at"],
             tuple(scores["loss"]),
@@ -98,6 +99,7 @@ class WinnerTests:
             len(_openings(arm)),
             {name: tuple(values) for name, values in scores.get("logged", {}).items()},
             tuple(scores.get("after", ())),
+            metric.metric if metric.scores == "test_loss" else "test_loss",
         )
 
     def _score(self, result: TrialResult, step: Callable[[], None] = lambda: None) -> TestResult:

@@ -58,7 +58,7 @@ def test_acc(outcome: ArmOutcome) -> Interval:
 
 def test_loss(outcome: ArmOutcome) -> Interval:
     """Return the mean test loss over finite seeds with its 95 % interval; NaN before the test."""
-    return mean_interval(outcome.test.loss if outcome.test else ())
+    return mean_interval(outcome.test.test_loss if outcome.test else ())
 
 
 def tested(summary: Summary) -> dict[str, ArmOutcome]:

@@ -151,7 +151,7 @@ def _winner(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[st
         "mean_val_loss": outcome.monitor.objective(outcome.winner.mean_val_loss),
         "judged": outcome.scores(comparison_metric),
         "opened_at": test.opened_at if test else None,
-        "test_loss": test.loss if test else [],
+        "test_loss": test.test_loss if test else [],
         "test_acc": test.acc if test else [],
         "test_logged": test.logged if test else {},
         "mean_test_acc": acc.mean,

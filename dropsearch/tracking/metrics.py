@@ -44,7 +44,7 @@ def of_arm(outcome: ArmOutcome) -> dict[str, float]:
     if outcome.winner is not None:
         found[f"{shown.name}_confirmed"] = shown.objective(outcome.winner.mean_val_loss)
     if outcome.test is not None:
-        for name, scores in (("test_loss", outcome.test.loss), ("test_acc", outcome.test.acc)):
+        for name, scores in (("test_acc", outcome.test.acc), (outcome.test.loss_name, outcome.test.loss)):
             values = [score for score in scores if math.isfinite(score)]
             found[name] = sum(values) / len(values) if values else math.nan
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}

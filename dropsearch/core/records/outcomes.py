@@ -115,6 +115,13 @@ class TestScores:
     """Metrics that a user module logs on the test set, over all loaders, by name: one value per seed."""
     after: tuple[str, ...] = ()
     """Other arms that an earlier run of the study had tested when this arm opened the test set."""
+    loss_name: str = "test_loss"
+    """Name of `loss`; of a user module it is the monitored metric on the test set."""
+
+    @property
+    def test_loss(self) -> tuple[float, ...]:
+        """What is named test_loss, per seed; empty if it is not known."""
+        return self.loss if self.loss_name == "test_loss" else self.logged.get("test_loss", ())
 
 
 @dataclass(frozen=True)

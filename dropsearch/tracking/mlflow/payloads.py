@@ -132,13 +132,18 @@ def scores_of(outcome: ArmOutcome) -> dict[str, float]:
         scores["val_acc_confirmed"] = _mean(outcome.winner.val_acc)
     if outcome.test is not None:
         # Over the seeds with a score, as in every report.
-        scores["test_loss"] = _mean([value for value in outcome.test.loss if math.isfinite(value)])
-        scores["test_acc"] = _mean([value for value in outcome.test.acc if math.isfinite(value)])
+        for name, values in (("test_acc", outcome.test.acc), (_tested(outcome), outcome.test.loss)):
+            scores[name] = _mean([value for value in values if math.isfinite(value)])
     # The parent run has one name for val/acc and val_acc; the monitored metric keeps its own.
     monitored = {f"{key(outcome.monitor.name)}_{kind}" for kind in ("best", "confirmed")} & scores.keys()
     taken = {_flat(name) for name in monitored}
     kept = {name: value for name, value in scores.items() if name in monitored or _flat(name) not in taken}
     return {name: value for name, value in kept.items() if not math.isnan(value)}
+
+
+def _tested(outcome: ArmOutcome) -> str:
+    """Return the name of the metric by which an arm is tested, apart from accuracy."""
+    return key(outcome.test.loss_name) if outcome.test else "test_loss"
 
 
 def _flat(name: str) -> str:
@@ -148,7 +153,7 @@ def _flat(name: str) -> str:
 def answer_of(arm: str, outcome: ArmOutcome) -> Points:
     """Return the scores of an arm that the parent run has, so that its charts are few: confirmed and tested."""
     scores = {name: value for name, value in scores_of(outcome).items() if name.endswith("_confirmed")}
-    scores |= {name: value for name, value in scores_of(outcome).items() if name in ("test_loss", "test_acc")}
+    scores |= {name: value for name, value in scores_of(outcome).items() if name in (_tested(outcome), "test_acc")}
     return [(key(f"{OWN}/{arm}/{_flat(name)}"), value, 0) for name, value in scores.items()]
 
 
@@ -180,7 +185,8 @@ def best_params_of(outcome: ArmOutcome) -> dict[str, str]:
 def table_of(summary: Summary) -> dict[str, list[Any]]:
     """Return the table of arms by column, with one row per arm; unknown values are None."""
     monitored = key(summary.monitor.name)
-    columns = ("trials", f"{monitored}_best", f"{monitored}_confirmed", "val_acc_confirmed", "test_loss", "test_acc")
+    chosen = [f"{monitored}_{kind}" for kind in ("best", "confirmed")]
+    columns = ("trials", *chosen, "val_acc_confirmed", *map(_tested, summary.arms.values()), "test_acc")
     sites = dict.fromkeys(site for outcome in summary.arms.values() for site in outcome.rates)
     scores = [scores_of(outcome) for outcome in summary.arms.values()]
     table: dict[str, list[Any]] = {"arm": list(summary.arms)}

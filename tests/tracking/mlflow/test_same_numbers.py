@@ -20,6 +20,7 @@ from dropsearch.report.html.page import page
 from dropsearch.report.markdown import markdown
 from dropsearch.report.numbers import loss, percent
 from dropsearch.report.tables.arms import arms_table, brief_tables, differences_table
+from dropsearch.tracking.metrics import of_arm
 from dropsearch.tracking.mlflow import payloads
 from dropsearch.tracking.mlflow.run_tree import RunTree
 from tests.report.conftest import Maker
@@ -156,6 +157,23 @@ def test_what_a_module_logs_under_any_name_is_written_once(name):
         names = [each[0] for each in payloads.points_of(point)]
         assert len(names) == len(set(names))
     assert not {each[0] for each in payloads.totals_of(result)} & {each[0] for each in payloads.points_of(curve[0])}
+
+
+@pytest.mark.parametrize("name", ["test/r2", "test_acc", "test r² <b>"])
+def test_a_score_on_the_test_set_has_its_own_name(name):
+    """Where a module is tested by another metric, and logs a test loss besides."""
+    arm = Maker().arm("dropout")
+    tested, losses, unknown = ((value,) * len(arm.winner.seeds) for value in (0.2, 0.75, math.nan))
+    logged = {name: tested, "test_loss": losses}
+    scores = replace(arm.test, loss=tested, acc=unknown, loss_name=name, logged=logged)
+    arm = replace(arm, test=scores, monitor=Monitor("val/r2", "max"))
+    told = json.loads(json.dumps(results(Maker().summary({"dropout": arm}))))["arms"]["dropout"]["winner"]
+    assert told["test_loss"] == list(losses)
+    assert told["mean_test_loss"] == pytest.approx(0.75)
+    for tracked in (payloads.scores_of(arm), of_arm(arm)):
+        assert tracked.get(name, tracked.get(payloads.key(name))) == pytest.approx(0.2)
+        assert "test_loss" not in tracked
+    assert [value for key, value, _ in payloads.answer_of("dropout", arm) if "test" in key] == pytest.approx([0.2])
 
 
 @pytest.mark.parametrize("name", ["val/loss", "val_acc", "val/acc", "trials"])
