@@ -6,7 +6,7 @@ import collections
 import copy
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
@@ -79,6 +79,8 @@ class Keying:
         self._reader: BatchReader | None = None
         self.most: int | None = None
         """Maximum number of batches of an epoch; None for all."""
+        self.prepare: Callable[[Any], Any] = _unchanged
+        """Changes each batch that is read."""
 
     def _begin(self, loader: Any) -> int:
         """Begin an epoch and call `set_epoch` of the samplers, as a Trainer does; return its number."""
@@ -103,7 +105,7 @@ class Keying:
                 lend_workers(self._reader.loader, loader)
                 if isinstance(batch, Exception):
                     raise batch
-                yield batch
+                yield self.prepare(batch)
             return
         epoch = self._begin(loader)
         generators = generators_in(loader)
@@ -117,7 +119,11 @@ class Keying:
                 batch = next(batches)
             except StopIteration:
                 return
-            yield batch
+            yield self.prepare(batch)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
 
 
 def _by_index(loader: Any) -> Iterator[Any]:

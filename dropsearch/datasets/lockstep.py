@@ -84,9 +84,17 @@ class LockstepReader:
                 if found:
                     yield found
                 number, found = at, {}
-            found.update(dict.fromkeys(sharing[streams[index].key], batch))
+            found.update(dict.fromkeys(sharing[streams[index].key], _prepared(batch, keyings[0])))
         if found:
             yield found
+
+
+def _prepared(batch: Any, keying: Keying) -> Any:
+    """Return a batch as its trials get it, or the error that this raises."""
+    try:
+        return batch if isinstance(batch, Exception) else keying.prepare(batch)
+    except Exception as error:
+        return error
 
 
 def read_ahead(loader: Any) -> int:

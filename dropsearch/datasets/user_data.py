@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import place_of_class, place_of_method
+from dropsearch.datasets.batch_hooks import BatchHooks, Prepared
 from dropsearch.datasets.given_loaders import GivenLoaders, prepared
 from dropsearch.datasets.keyed_loader import Epochs, can_be_keyed, is_indexed, is_random, keyed, keying_of
 from dropsearch.datasets.loaders import TensorLoader
@@ -28,7 +29,7 @@ from dropsearch.datasets.user_loaders import (
     reordered,
     rows_of,
 )
-from dropsearch.datasets.user_parts import UserParts, defines
+from dropsearch.datasets.user_parts import UserParts
 from dropsearch.datasets.user_tensors import Examples
 
 PART_SHARE = 8
@@ -37,7 +38,6 @@ PART_COST = 20
 """In the search, one batch of that part is evaluated for at least so many training batches."""
 MOST_PROCESSES = 16
 """Maximum total number of worker processes over the loaders of all rows."""
-HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 class UserData:
@@ -51,12 +51,13 @@ class UserData:
         module: The data module; it must define `train_dataloader` and `val_dataloader`.
         name: Name in reports.
         seed: Seed for `setup`, so that a continued study has the same random split.
+        is_double: Whether trials train in double precision.
 
     Raises:
         InputError: The data module fails, or has no training or validation batches.
     """
 
-    def __init__(self, module: Any, name: str, seed: int = 0) -> None:
+    def __init__(self, module: Any, name: str, seed: int = 0, *, is_double: bool = False) -> None:
         self.module, self.name = module, name
         self._device = torch.device("cpu")
         with seeded(seed):  # reading may draw random numbers and must not change the global state
@@ -64,13 +65,14 @@ class UserData:
             self._train, self._val, self._test = parts.train, parts.val, parts.test
             self.rows, self.why_lockstep = rows_of(self._train)
             """The training set in memory, or None, and the reason why each row reads its own loader."""
-            self._hooks = [hook for hook in HOOKS if defines(module, hook)]
+            self._hooks = BatchHooks(module, is_double=is_double)
             self.obstacles = tuple(self._obstacles())
             """All reasons why stacked rows cannot use these data."""
             self.incompatibility = next(iter(self.obstacles), "")
             """The first of them; empty if they can."""
-            if self.incompatibility:
+            if self.incompatibility or self._hooks.names:
                 self.rows = None
+                self.why_lockstep = next(self._hooks_said(), self.why_lockstep)
             self._part_size = min(length(self._val), examples(self._train) // PART_SHARE or length(self._val))
             self.part_every = self._part_every()
             """In how many epochs a trial of a search measures that part once; 1 if the epoch's length is unknown."""
@@ -85,12 +87,24 @@ class UserData:
 
     def _obstacles(self) -> Iterator[str]:
         place = partial(place_of_method, self.module)
-        yield from (f"the data module overrides {hook}{place(hook)}" for hook in self._hooks)
+        if self._hooks.names and not self._can_call_hooks():
+            yield from self._hooks_said()
         if (count := len(each_loader(self._val))) > 1:
             yield f"there are {count} validation loaders{place('val_dataloader')}"
         for once in (each for each in each_loader(self._train) if not can_be_keyed(each)):
             what = f"a {type(once).__name__}, which cannot be copied for each trial"
             yield f"the training batches come from {what}{place_of_class(type(once)) or place('train_dataloader')}"
+
+    def _hooks_said(self) -> Iterator[str]:
+        yield from (
+            f"the data module overrides {each}{place_of_method(self.module, each)}" for each in self._hooks.names
+        )
+
+    def _can_call_hooks(self) -> bool:
+        """Return whether the batch transfer hooks can be called on the batches of each row."""
+        if not all(each_loader(each) == [each] and can_be_keyed(each) for each in (self._train, self._val)):
+            return False
+        return all(self._hooks.can_be_called(next(iter(Part(each, 1)), None)) for each in (self._train, self._val))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -125,7 +139,7 @@ class UserData:
     @property
     def changes_batches(self) -> bool:
         """Whether the data module has batch transfer hooks, so that the module's batch differs from the loader's."""
-        return bool(self._hooks)
+        return bool(self._hooks.names)
 
     @property
     def uses_workers(self) -> bool:
@@ -158,6 +172,15 @@ class UserData:
     def val_loader(self, seed: int) -> Any:
         """Return the validation batches of a trial; random ones are a function of `seed`."""
         return keyed(self._val, seed, "val") if self.validates_by_row else self._val
+
+    def after_hooks(self, loader: Any) -> Any:
+        """Return a loader whose batches the batch transfer hooks of the data module have changed."""
+        if not self._hooks.names:
+            return loader
+        if (keying := keying_of(loader)) is None:
+            return Prepared(loader, self._hooks)
+        keying.prepare = self._hooks
+        return loader
 
     def for_trainer(self, seed: int) -> dict[str, Any]:
         """Return the data arguments of `Trainer.fit`."""
@@ -279,15 +302,15 @@ class _RowData:
 
     def val_loader(self, seed: int) -> Any:
         """Return the validation batches of a trial."""
-        return self._data.val_loader(seed)
+        return self._data.after_hooks(self._data.val_loader(seed))
 
     def train_part_loader(self) -> Any:
         """Return a fixed part of the training set (see `UserData`), in order."""
-        return OnDevice(self._data.train_part_loader(), self.device)
+        return OnDevice(self._data.after_hooks(self._data.train_part_loader()), self.device)
 
     def val_dataloader(self) -> Any:
         """Return the user's validation batches."""
-        return OnDevice(self._data.val_dataloader(), self.device)
+        return OnDevice(self._data.after_hooks(self._data.val_dataloader()), self.device)
 
 
 class UserDataRows(_RowData):
@@ -315,7 +338,7 @@ class UserDataLockstep(_RowData):
 
     def train_loader(self, seed: int) -> Any:
         """Return the training batches of a trial, a function of `seed`, epoch and batch number."""
-        loader = self._data.train_loader(seed)
+        loader = self._data.after_hooks(self._data.train_loader(seed))
         return loader if keying_of(loader) is not None else Combined(loader)
 
     def train_part_loader(self) -> Any:

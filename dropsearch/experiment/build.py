@@ -43,7 +43,8 @@ def data_source(config: Config, where: torch.device) -> Source:
     if hasattr(module, "in_rows"):  # already a data source
         module.setup()
         return module.to(where)
-    return UserData(module, config.data.name, config.seed).to(where)
+    is_double = config.trainer.precision == "64-true"
+    return UserData(module, config.data.name, config.seed, is_double=is_double).to(where)
 
 
 def _data_module(config: Config) -> Any:

@@ -220,6 +220,16 @@ class Moving(Digits):
         return 2 * x, y
 
 
+class Scaling(Digits):
+    """With hooks that scale and center each batch."""
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0] / 3, batch[1]
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return {"x": batch[0] - batch[0].mean(0), "y": batch[1]}
+
+
 class Ordered(Digits):
     """Whose training set is not shuffled."""
 

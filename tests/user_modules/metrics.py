@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule, seed_everything
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torchmetrics import MaxMetric, MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
@@ -200,6 +201,37 @@ class Created(LitNet):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x + F.linear(torch.full((len(x), 64), 0.1), self.last.weight.new_ones(64, 64)))
+
+
+class Gathering(LitNet):
+    """Collects losses of several processes, as if there were any, and asks how they are distributed."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.losses: list[Tensor] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.losses.append(super().training_step(batch, batch_idx))
+        self.log("train/spread", self.losses[-1].detach() * 2, sync_dist=isinstance(self.trainer.strategy, DDPStrategy))
+        return self.losses[-1]
+
+    def on_train_epoch_end(self) -> None:
+        gathered = self.all_gather(torch.stack(self.losses).detach())
+        self.log("train/gathered", self.trainer.strategy.reduce(gathered.mean()))
+        self.losses.clear()
+
+
+class Masking(LitNet):
+    """Fills tensors where a mask says so: with a number, with values of each place, and by a part of an index."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.first(x.flatten(1)))
+        least = hidden.mean(1)
+        least[least < least.median()] = 0.5
+        scaled = hidden * least[:, None]
+        scaled[scaled > 1] = scaled[scaled > 1].sqrt()
+        scaled[:, 0][x.flatten(1)[:, 3] > 0.2] = 0.0
+        return self.last(self.drop(F.dropout(scaled, 0.3, self.training)))
 
 
 class Unfreezing(LitNet):

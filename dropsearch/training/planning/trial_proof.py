@@ -14,6 +14,7 @@ from torch import Tensor
 from dropsearch.core.batches import mapped
 from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.core.user_errors import place_of_class
+from dropsearch.datasets.batch_hooks import without_hooks
 from dropsearch.datasets.given_loaders import prepared
 from dropsearch.datasets.keyed_loader import first_batches
 from dropsearch.datasets.loaders import TensorLoader
@@ -119,7 +120,7 @@ class _FewBatches:
         loaders = {"train_dataloader": self.train_loader(seed), "val_dataloader": val}
         if self.datamodule is None:
             return {"train_dataloaders": loaders["train_dataloader"], "val_dataloaders": loaders["val_dataloader"]}
-        return {"datamodule": prepared(self.datamodule, **loaders)}
+        return {"datamodule": without_hooks(prepared(self.datamodule, **loaders))}
 
     def train_loader(self, seed: int) -> Any:
         """Return a few examples in an order by seed and epoch, or a loader's first batches."""

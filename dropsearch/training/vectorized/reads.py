@@ -113,8 +113,9 @@ class RowReads(TorchFunctionMode):
 
     `Tensor.item` returns the tensor itself, since most such numbers are only logged. A read that decides a branch
     returns the value if all rows agree; otherwise it raises `RowsDifferError` with the groups of rows that agree.
-    Tensors created to be filled in place are batched. Operations without a batching rule, and functions of
-    torchmetrics, are called separately for each row; rows whose results have different shapes take separate steps.
+    Tensors created to be filled in place are batched, and boolean masks fill each row's. Operations without a batching
+    rule, and functions of torchmetrics, are called separately for each row; rows whose results have different shapes
+    take separate steps.
     """
 
     def __init__(self) -> None:
@@ -140,6 +141,10 @@ class RowReads(TorchFunctionMode):
             return values[0]
         if has_no_rule(func, args):
             return self._by_row(func, args, kwargs or {})
+        if func is Tensor.__setitem__ and has_mask(args) and is_of_row(args[0]):
+            self.used = True
+            each_row(func, args, kwargs or {})  # a row is a view, so it is filled in place
+            return None
         if not self.used and self._made and args and changes_in_place(func) and _address(args[0]) in self._made:
             self.used = any(map(is_of_row, tensors([args[1:], kwargs])))
         try:
@@ -188,10 +193,15 @@ def changes_in_place(func: Any) -> bool:
     return name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
 
 
+def has_mask(args: tuple[Any, ...]) -> bool:
+    """Return whether the arguments of `__getitem__` or `__setitem__` index by a boolean mask."""
+    return any(index.dtype is torch.bool for index in tensors(list(args[1:2])))
+
+
 def has_no_rule(func: Any, args: tuple[Any, ...]) -> bool:
     """Return whether a torch operation has no batching rule."""
     if func is Tensor.__getitem__:
-        return any(isinstance(index, Tensor) and index.dtype is torch.bool for index in tensors(list(args[1:])))
+        return has_mask(args)
     is_packed = getattr(func, "__name__", "") in ("lstm", "gru", "rnn_tanh", "rnn_relu") and isinstance(args[1], Tensor)
     return getattr(func, "__name__", "") in WITHOUT_RULE or (is_packed and not isinstance(args[3], bool))
 

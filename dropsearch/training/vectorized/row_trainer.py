@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from torch import Tensor
 
@@ -36,6 +37,7 @@ class RowTrainer:
             estimated_stepping_batches=trainer.estimated_stepping_batches,
             num_training_batches=batches_in(loader),
             train_dataloader=loader,
+            strategy=SingleDeviceStrategy(trainer.strategy.root_device),  # `self.all_gather` asks it, for one process
             gradient_clip_val=trainer.gradient_clip_val,
             datamodule=datamodule,
             model=module,

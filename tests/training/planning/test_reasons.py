@@ -185,8 +185,26 @@ def test_batch() -> None:
 
 
 class Moving(data.Digits):
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+
+class Augmenting(data.Digits):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return batch
+        return batch[0] + torch.rand(()), batch[1]
+
+
+class Staged(data.Digits):
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0] * (2 if self.trainer and self.trainer.training else 1), batch[1]
+
+
+class Counting(data.Digits):
+    moved = 0
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        self.moved += 1
+        return batch[0] * self.moved, batch[1]
 
 
 class Twice(data.Digits):
@@ -202,7 +220,10 @@ class Once(data.Digits):
 @pytest.mark.parametrize(
     ("make", "pattern"),
     [
-        (Moving, "the data module overrides on_after_batch_transfer"),
+        (Moving, "the data module overrides transfer_batch_to_device"),
+        (Augmenting, "the data module overrides on_after_batch_transfer"),
+        (Staged, "the data module overrides on_before_batch_transfer"),
+        (Counting, "the data module overrides on_after_batch_transfer"),
         (Twice, "there are 2 validation loaders"),
         (Once, "the training batches come from a generator"),
     ],

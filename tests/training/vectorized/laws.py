@@ -46,7 +46,7 @@ class Case:
     def __init__(
         self, make: Make, data: Any, monitor: str = "val_loss", epochs: int = 3, mode: str = "min", **trainer: Any
     ) -> None:
-        self.make, self.source = make, UserData(data, "data")
+        self.make, self.source = make, UserData(data, "data", is_double=True)
         self.settings = TrainerSettings(
             epochs, "cpu", "64-true", monitor=Monitor(monitor, mode), trainer=lambda: trainer
         )

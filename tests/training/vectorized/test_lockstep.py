@@ -21,6 +21,7 @@ from dropsearch.training.vectorized.engine import VectorizedEngine
 from tests.training.conftest import Queue
 from tests.training.vectorized.laws import Case, assert_alike, assert_law_2, trials
 from tests.user_modules import metrics
+from tests.user_modules.data import Scaling
 from tests.user_modules.loaders import (
     KINDS,
     Broken,
@@ -45,6 +46,20 @@ def case(make: Make, module: Any = LitNet, **more: Any) -> Case:
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_2_holds(kind: str, tmp_path: Path) -> None:
     assert_law_2(case(KINDS[kind]), tmp_path)
+
+
+class Mapped(LitNet):
+    """Trains on mappings, which a hook of the data module makes."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step((batch["x"], batch["y"]), batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step((batch["x"], batch["y"]), batch_idx)
+
+
+def test_law_2_holds_for_hooks_on_batches(tmp_path: Path) -> None:
+    assert_law_2(Case(Mapped, Scaling(), epochs=2), tmp_path)
 
 
 class SingleStream(IterableDataset):

@@ -28,6 +28,8 @@ from tests.user_modules.data import Digits
         (metrics.Numbers, "val_loss", ["model", "drop"]),
         (metrics.Seeding, "val_loss", ["model", "drop"]),
         (metrics.Created, "val_loss", ["model", "drop"]),
+        (metrics.Gathering, "val_loss", ["model", "drop"]),
+        (metrics.Masking, "val_loss", ["model", "drop"]),
     ],
 )
 def test_law_2_holds(make: type, monitor: str, sites: list[str], tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""The hooks of a data module that change batches on their way to the module, called without a Trainer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from dropsearch.core.batches import cast
+from dropsearch.core.errors import UnsupportedError
+from dropsearch.core.global_state import changed, generator_states, seeded
+from dropsearch.datasets.user_parts import defines
+
+HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+class BatchHooks:
+    """The batch transfer hooks that a data module defines.
+
+    Args:
+        module: The data module.
+        is_double: Whether real tensors are converted to float64 first, as a Trainer in double precision does.
+    """
+
+    def __init__(self, module: Any, *, is_double: bool) -> None:
+        self._module, self._is_double = module, is_double
+        self.names = tuple(hook for hook in HOOKS if defines(module, hook))
+
+    def __call__(self, batch: Any) -> Any:
+        """Return the batch that the module gets.
+
+        Raises:
+            UnsupportedError: A hook asks for its Trainer.
+        """
+        if self._is_double:
+            batch = cast(batch, torch.float64)
+        with changed(self._module, trainer=_NoTrainer()):
+            for name in self.names:
+                batch = getattr(self._module, name)(batch, 0)
+        return batch
+
+    def can_be_called(self, batch: Any) -> bool:
+        """Return whether the hooks need no Trainer, keep no state and draw no random numbers, as seen on one batch."""
+        if "transfer_batch_to_device" in self.names:
+            return False
+        before = dict(vars(self._module))
+        with seeded(0):
+            states = generator_states()
+            try:
+                self(copy.deepcopy(batch))
+            except Exception:  # a Trainer may be able to call them
+                return False
+            same = generator_states() == states
+        return same and all(before.get(name, self) is value for name, value in vars(self._module).items())
+
+
+class _NoTrainer:
+    """The Trainer of a data module whose hooks are called without one; any use raises an error."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise UnsupportedError("a hook of the data module asks for its Trainer")
+
+    def __bool__(self) -> bool:
+        raise UnsupportedError("a hook of the data module asks for its Trainer")
+
+
+class Prepared:
+    """Batches of a loader after the hooks."""
+
+    def __init__(self, loader: Any, hooks: BatchHooks) -> None:
+        self._loader, self._hooks = loader, hooks
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._hooks, iter(self._loader))
+
+
+def without_hooks(datamodule: Any) -> Any:
+    """Make the batch transfer hooks of a data module return their batches unchanged; return the data module."""
+    for name in (each for each in HOOKS if defines(datamodule, each)):
+        vars(datamodule)[name] = _unchanged
+    return datamodule
+
+
+def _unchanged(batch: Any, dataloader_idx: int) -> Any:
+    return batch
