@@ -7,16 +7,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from dropsearch.core.repetition import repeating
 
-TICK = 1.0
-"""Seconds between two updates of the line."""
+TICK, LOG_TICK = 1.0, 10.0
+"""Seconds between two updates of the line on a terminal, and between two lines of a log."""
+_ERASE = "\r\x1b[K"
 
 
 @contextmanager
 def preparing(what: str, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
-    """Show what happens on a terminal, with the seconds so far; in a notebook without them, in a log nothing.
+    """Show what happens: on a terminal with the seconds so far, in a notebook once, in a log every ten seconds.
+
+    What else is printed meanwhile stands on lines of its own.
 
     Args:
         what: The work, in at most 60 characters, so that the line fits a terminal.
@@ -25,16 +29,54 @@ def preparing(what: str, clock: Callable[[], float] = time.monotonic) -> Iterato
     if not sys.stderr.isatty():
         if "ipykernel" in sys.modules:
             print(f"[prepare] {what}", flush=True)
-        yield
+            yield
+            return
+        began = clock()
+        with repeating(lambda: _show(f"[prepare] {what}, {clock() - began:.0f} s\n"), LOG_TICK, "preparation"):
+            yield
         return
     began = clock()
     sys.stderr.flush()
     _show(f"[prepare] {what}")
     try:
-        with repeating(lambda: _show(f"\r[prepare] {what}, {clock() - began:.0f} s"), TICK, "preparation"):
+        with (
+            own_lines(),
+            repeating(lambda: _show(f"\r[prepare] {what}, {clock() - began:.0f} s"), TICK, "preparation"),
+        ):
             yield
     finally:
         _show("\n")
+
+
+class _OwnLines:
+    """A stream that first erases the line which counts the seconds."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text; the counting line comes again behind it."""
+        if text.strip():
+            _show(_ERASE)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def own_lines() -> Iterator[None]:
+    """Let what is printed on a terminal stand on its own lines while the context lasts."""
+    before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    for name, stream in before.items():
+        if stream.isatty():
+            setattr(sys, name, _OwnLines(stream))
+    try:
+        yield
+    finally:
+        for name, stream in before.items():
+            if isinstance(getattr(sys, name), _OwnLines):
+                setattr(sys, name, stream)
 
 
 def _show(text: str) -> None:

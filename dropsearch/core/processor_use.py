@@ -14,6 +14,21 @@ LEAST = 0.05
 """Seconds of processor time per process that count as progress; a waiting process uses less in minutes."""
 
 
+class Stopwatch:
+    """Counts the seconds since it was made, and those in which this process used a processor."""
+
+    def __init__(self) -> None:
+        self._began, self._busy = time.perf_counter(), time.process_time()
+
+    def elapsed(self) -> float:
+        """Return the seconds since then."""
+        return time.perf_counter() - self._began
+
+    def busy(self) -> float:
+        """Return the processor seconds of this process since then; more with several threads."""
+        return time.process_time() - self._busy
+
+
 def cores() -> int:
     """Return the number of usable cores: by CPU affinity, and at most the container's quota."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

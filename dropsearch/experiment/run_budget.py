@@ -6,12 +6,12 @@ import dataclasses
 import itertools
 import math
 import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from dropsearch.config.budget import parsed
 from dropsearch.core.errors import InputError
 from dropsearch.core.preparation import preparing
+from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import ArmOutcome, ComparisonMetric
 from dropsearch.experiment.allocation import Costs, enough
 from dropsearch.experiment.arm_runner import ArmRunner
@@ -45,7 +45,7 @@ class RunBudget:
         context: What the run consists of; where time is short, its evidence is turned off.
         plan: How trials train.
         engine: What trains.
-        elapsed: Returns the seconds since the start of the run.
+        watch: A stopwatch since the start of the run.
 
     Raises:
         InputError: The budget is too small; nothing is written then.
@@ -54,16 +54,16 @@ class RunBudget:
     training: BudgetedTraining
     """Search and confirmation, once they have begun."""
 
-    def __init__(self, context: ExperimentContext, plan: Plan, engine: Engine, elapsed: Callable[[], float]) -> None:
+    def __init__(self, context: ExperimentContext, plan: Plan, engine: Engine, watch: Stopwatch) -> None:
         limit, config = parsed(context.config.budget or ""), context.config
         assert limit is not None, "checked with the configuration"
         self._context, self._available = context, limit.seconds or limit.trials
-        self._clock = elapsed if limit.seconds else None
+        self._clock = watch.elapsed if limit.seconds else None
         self._costs = Costs(len(config.arms), 1.0, 1.0, screening=config.confirm.screening_seeds)
         self.remarks: list[str] = []
         """Notes of the run."""
         if self._clock is not None:
-            self._costs = measured_costs(context, plan, engine, slowness(elapsed(), time.process_time()))
+            self._costs = measured_costs(context, plan, engine, slowness(watch.elapsed(), watch.busy()))
             if self._costs.arms * 8 * self._costs.model > MOST_EVIDENCE * self._available:
                 config.evidence.name, self._costs = "off", dataclasses.replace(self._costs, model=0.0)
                 self.remarks.append(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import first_cause
+from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.arm_runner import ArmRunner
@@ -67,14 +67,14 @@ class ExperimentRun:
         context: What the run consists of.
         engine: What trains.
         tracker: The tracker, not yet connected.
-        started: `time.perf_counter()` at the start of the invocation.
+        watch: A stopwatch since the start of the invocation.
         plan: The plan; None if nothing is trained.
     """
 
     def __init__(
-        self, context: ExperimentContext, engine: Engine, tracker: Tracker, started: float, plan: Plan | None = None
+        self, context: ExperimentContext, engine: Engine, tracker: Tracker, watch: Stopwatch, plan: Plan | None = None
     ) -> None:
-        self.context, self.engine, self.tracker, self.started = context, engine, tracker, started
+        self.context, self.engine, self.tracker, self.watch = context, engine, tracker, watch
         self.plan = plan
         self.interruption = Interruption()
         self.progress = Progress()
@@ -136,7 +136,7 @@ class ExperimentRun:
         """Search, confirm and test, and close everything in any case."""
         try:
             if self.context.config.budget is not None and self.plan is not None:
-                self.budget = RunBudget(self.context, self.plan, self.engine, self._elapsed)
+                self.budget = RunBudget(self.context, self.plan, self.engine, self.watch)
                 self.remarks += self.budget.remarks
             self.open()
             if self.budget is not None:
@@ -223,9 +223,6 @@ class ExperimentRun:
         except USER_ERRORS as error:  # user code may fail here; everything else is done
             print(f"note: the winner is not logged as a model ({described(error)})", file=sys.stderr)
 
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self.started
-
     def _run_header(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.arm_runner.studies)
         bought = self.budget.describe() if self.budget else ""
@@ -260,7 +257,7 @@ class ExperimentRun:
             data=context.source.name,
             seed=config.seed,
             versions=versions(),
-            seconds=self._elapsed(),
+            seconds=self.watch.elapsed(),
             engine=self.arm_runner.engine.description,
             sites=context.sites,
             arms=arms,
@@ -297,7 +294,7 @@ class ExperimentRun:
         self.progress.begin("evidence", looks, "models")
         with measuring_threads(self.context), named_if_still("measuring what dropout did in the winners"):
             evidence = collect_evidence(self.arm_runner, summary, self.progress.step)
-        return dataclasses.replace(summary, evidence=evidence, seconds=self._elapsed())
+        return dataclasses.replace(summary, evidence=evidence, seconds=self.watch.elapsed())
 
     def _commands(self, arms: Mapping[str, ArmOutcome]) -> tuple[dict[str, str], str]:
         name = best_arm(arms)

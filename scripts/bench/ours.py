@@ -24,6 +24,7 @@ from processor_seconds import cpu_seconds  # noqa: E402
 from workloads import words  # noqa: E402
 
 from dropsearch.config.compose import compose_overrides  # noqa: E402
+from dropsearch.core.processor_use import Stopwatch  # noqa: E402
 from dropsearch.core.records import TrialResult  # noqa: E402
 from dropsearch.datasets.data_module import TensorDataModule  # noqa: E402
 from dropsearch.datasets.loaders import TensorLoader  # noqa: E402
@@ -97,7 +98,7 @@ def main(name: str, folder: Path, *more: str) -> None:
     print(plan, file=sys.stderr)
     tracker = make_tracker(config.tracking.name, uri=None, output_dir=folder)
     engine = engines.engine(context, plan, lambda _: None)
-    run = ExperimentRun(context, engine, tracker, STARTED)
+    run = ExperimentRun(context, engine, tracker, Stopwatch())
     run.open()
     _ = tracker.info  # waits for MLflow's import and tables, which are start-up on the other side too
     begun, cpu = time.perf_counter(), cpu_seconds()

@@ -29,6 +29,32 @@ def test_a_terminal_counts_the_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text.count("\n") == 1
 
 
+def test_notes_stand_on_their_own_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, terminal = pty.openpty()
+    monkeypatch.setattr(preparation, "TICK", 60)
+    with os.fdopen(terminal, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with preparing("reading the data"):
+            print("note: one process trains", file=sys.stderr)
+        assert sys.stderr is stream
+        stream.flush()
+        text = os.read(shown, 1000).decode()
+    os.close(shown)
+    assert "\r\x1b[Knote: one process trains\r\n" in text
+
+
+def test_a_log_gets_a_line_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert preparation.LOG_TICK == 10
+    monkeypatch.setattr(preparation, "LOG_TICK", 0.001)
+    text = ""
+    with preparing("reading the data", clock=iter(range(0, 100000, 10)).__next__):
+        while "20 s" not in text:
+            text += capfd.readouterr().err
+    assert text.splitlines()[:2] == ["[prepare] reading the data, 10 s", "[prepare] reading the data, 20 s"]
+
+
 @pytest.mark.parametrize(("in_notebook", "expected"), [(False, ""), (True, "[prepare] reading the data\n")])
 def test_a_log_gets_nothing_and_a_notebook_a_line(
     in_notebook: bool, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

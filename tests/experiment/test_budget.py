@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from dropsearch.config.budget import Budget, parsed
 from dropsearch.config.schema import ConfirmConfig
 from dropsearch.core.errors import InputError
+from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import ComparisonMetric
 from dropsearch.experiment import run_budget
 from dropsearch.experiment.allocation import LADDER, Allocation, Costs, choose, in_words
@@ -232,10 +234,20 @@ def test_a_busy_machine_has_more_time_for_reports(
     assert slow == factor
     monkeypatch.setattr(run_budget, "pilots", lambda *_: {"search": Pace(1.0), "confirm": Pace(1.0)})
     monkeypatch.setattr(run_budget, "evidence_pace", lambda *_, **__: 0.0)
+    monkeypatch.setattr(run_budget, "measuring_threads", lambda _: nullcontext())
     context: Any = SimpleNamespace(config=composed("tracking=none"))
     found, idle = (run_budget.measured_costs(context, None, None, each) for each in (slow, 1.0))  # type: ignore[arg-type]
     assert found.fixed == factor * idle.fixed
     assert dataclasses.replace(found, fixed=idle.fixed) == idle
+
+
+def test_what_a_process_did_before_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that begins late in a busy process is not on an idle machine."""
+    wall, busy = iter([50.0, 80.0]), iter([1e4, 1e4 + 10])
+    clocks = SimpleNamespace(perf_counter=wall.__next__, process_time=busy.__next__)
+    monkeypatch.setattr("dropsearch.core.processor_use.time", clocks)
+    watch = Stopwatch()
+    assert slowness(watch.elapsed(), watch.busy()) == 3.0
 
 
 @pytest.mark.slow
@@ -263,7 +275,7 @@ def test_the_note_has_the_unit_of_the_tables(metric: ComparisonMetric, unit: str
     config: Any = SimpleNamespace(budget="500 trials", arms=["none", "dropout"], confirm=ConfirmConfig())
     context: Any = SimpleNamespace(config=config, modules=SimpleNamespace(comparison_metric=metric))
     plan: Any = None
-    budget = RunBudget(context, plan, plan, lambda: 0.0)
+    budget = RunBudget(context, plan, plan, Stopwatch())
     budget.training = SimpleNamespace(describe=lambda contrasts, spread, of: of)  # type: ignore[assignment]
     assert budget.note({}) == f"the budget of 500 trials bought {unit}"
 

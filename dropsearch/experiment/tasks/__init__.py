@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from importlib import import_module
 
 from dropsearch.config.schema import Config
 from dropsearch.core.preparation import preparing
+from dropsearch.core.processor_use import Stopwatch
 
 TASKS = {
     "search": ("dropsearch.experiment.tasks.search", "search"),
@@ -17,7 +17,7 @@ TASKS = {
     "evidence": ("dropsearch.experiment.tasks.evidence", "measure_finished_run"),
 }
 """Module and function of each task by name; a function maps the configuration to the exit status, and
-that of a search also takes the time at which the program began."""
+that of a search also takes a stopwatch of the program."""
 
 
 # No module of this package may have the function's name, since an imported module would replace it.
@@ -28,7 +28,7 @@ def run(config: Config) -> int:
         InputError: Invalid input; nothing is written then.
         RunError: The training failed.
     """
-    started = time.perf_counter()
+    watch = Stopwatch()
     from dropsearch.core.environment import each_warning_once
     from dropsearch.experiment.preflight import check_prerequisites
 
@@ -38,5 +38,5 @@ def run(config: Config) -> int:
             module, function = TASKS[config.task]
             task = getattr(import_module(module), function)
         # Imports count in the duration of a search, and in its budget.
-        status: int = task(config, started) if config.task == "search" else task(config)
+        status: int = task(config, watch) if config.task == "search" else task(config)
         return status

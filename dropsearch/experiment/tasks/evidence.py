@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
+from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import ARMS, ArmOutcome, Summary
 from dropsearch.experiment import engines, phases
 from dropsearch.experiment.build import make_output_folder
@@ -40,14 +40,14 @@ def measured_finished_run(config: Config) -> Summary:
     Raises:
         InputError: The study does not exist or is not finished, or its checkpoints are missing.
     """
-    started = time.perf_counter()
+    watch = Stopwatch()
     context = build_context(config)
     engines.use_precision(config.trainer.matmul)
     engines.use_threads(context)
     storage = _storage(context)
     nothing = SequentialEngine(context.make_module, context.source, context.settings, lambda _: None)
     tracker = trackers(context)
-    run = ExperimentRun(context, nothing, tracker, started)
+    run = ExperimentRun(context, nothing, tracker, watch)
     run.open_studies(storage)
     arms = run.arm_runner.recorded()
     for arm in run.arm_runner.studies:

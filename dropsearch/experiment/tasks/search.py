@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing as closed
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import FAILED, STOPPED
 from dropsearch.core.preparation import preparing
+from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import Summary
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import build_context
@@ -20,31 +20,31 @@ from dropsearch.experiment.studies import check_existing
 from dropsearch.report import closing
 
 
-def search(config: Config, started: float | None = None) -> int:
+def search(config: Config, watch: Stopwatch | None = None) -> int:
     """Search, confirm, test, write all files and print the answer.
 
     Args:
         config: The configuration.
-        started: `time.perf_counter()` at the start of the program; now by default.
+        watch: A stopwatch since the start of the program; since now by default.
 
     Returns:
         0, 1 if no trial was completed, or 130 if the user stopped the run.
     """
-    summary = searched(config, started)
+    summary = searched(config, watch)
     print(closing(summary))
     if not summary.complete:
         return STOPPED
     return 0 if any(arm.best for arm in summary.arms.values()) else FAILED
 
 
-def searched(config: Config, started: float | None = None) -> Summary:
+def searched(config: Config, watch: Stopwatch | None = None) -> Summary:
     """Search, confirm, test, write all files, and return the summary."""
-    started = time.perf_counter() if started is None else started
+    watch = watch or Stopwatch()
     with engines.torch_settings_kept():
-        return _searched(config, started)
+        return _searched(config, watch)
 
 
-def _searched(config: Config, started: float) -> Summary:
+def _searched(config: Config, watch: Stopwatch) -> Summary:
     with preparing("reading the data and inspecting the module"):
         context = build_context(config)
     try_end(context)
@@ -57,4 +57,4 @@ def _searched(config: Config, started: float) -> Summary:
     # Fork here, before the tracker and the studies have threads and open files.
     engine = run_engine(context, plan)
     with closed(engine), reached(context.folder):
-        return ExperimentRun(context, engine, tracker, started, plan).work()
+        return ExperimentRun(context, engine, tracker, watch, plan).work()

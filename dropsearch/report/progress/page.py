@@ -23,6 +23,8 @@ SECONDS_BETWEEN_PAGES = 5.0
 RELOAD_SECONDS = 5
 STILL_SECONDS = 60
 """Seconds without a new page after which a browser says so; load delays a page by less."""
+CLOCKS_DIFFER = 86_400
+"""Seconds by which the clocks of browser and run may differ; an older page is old in any case."""
 MARK = '<meta name="dropsearch" content="live">'
 ENDED = {"stopped": "The run was stopped.", "failed": "The run failed."}
 _STYLE = """
@@ -45,7 +47,14 @@ svg .none { stroke: var(--ink); fill: var(--ink); }
 
 
 _STILL = """<script>
-const old = Date.now() / 1000 - %d;
+const written = %d, now = Date.now() / 1000, place = "dropsearch " + location.pathname;
+let seen = null;
+try { seen = JSON.parse(sessionStorage.getItem(place)); } catch (error) {}
+if (!seen || seen.written !== written) {
+  seen = {written: written, at: now};
+  try { sessionStorage.setItem(place, JSON.stringify(seen)); } catch (error) {}
+}
+const old = now - written > %d ? now - written : now - seen.at;
 if (old > %d) {
   const since = old < 5400 ? Math.round(old / 60) + " min" : Math.round(old / 3600) + " h";
   document.querySelector(".answer").textContent =
@@ -109,7 +118,7 @@ def page(now: Snapshot, title: str, written: float) -> str:
     reload = "" if now.ending else f'<meta http-equiv="refresh" content="{RELOAD_SECONDS}">\n'
     css = files("dropsearch.report.html").joinpath("page.css").read_text(encoding="utf-8")
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(written))
-    still = "" if now.ending else _STILL % (written, STILL_SECONDS)
+    still = "" if now.ending else _STILL % (written, CLOCKS_DIFFER, STILL_SECONDS)
     note = (
         f"Written at {at}."
         if now.ending

@@ -138,10 +138,21 @@ def test_the_page_of_a_killed_run_says_so(tmp_path: Path) -> None:
     copied.parent.mkdir()
     copied.write_bytes(path.read_bytes())
     with Chromium() as browser:
-        for seconds, shown in ((5, "Search: 48 of 180 trials."), (200, "This page has not been written for 3 min")):
-            text = path.read_text().replace(f"{WRITTEN:.0f}", f"{time.time() - seconds:.0f}")
-            copied.write_text(text)
+        still = "This page has not been written for"
+        # The machine's clock may differ from the browser's by hours.
+        for seconds, seen, shown in (
+            (3 * 3600, 0, "Search: 48 of 180 trials."),
+            (3 * 3600, 200, f"{still} 3 min"),
+            (-3 * 3600, 0, "Search: 48 of 180 trials."),
+            (30 * 3600, 0, f"{still} 30 h"),
+        ):
+            stamp = f"{time.time() - seconds:.0f}"
+            copied.write_text(path.read_text().replace(f"{WRITTEN:.0f}", stamp))
             browser.open(file_url(copied))
+            if seen:
+                known = f"{{written: {stamp}, at: Date.now() / 1000 - {seen}}}"
+                browser.run(f"sessionStorage.setItem('dropsearch ' + location.pathname, JSON.stringify({known}))")
+                browser.open(file_url(copied))
             assert browser.run("return document.querySelector('.answer').innerText").startswith(shown)
         assert "Still to come" not in browser.run("return document.body.innerText")
         browser.screen(390, 844, phone=True)
