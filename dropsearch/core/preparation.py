@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -31,8 +32,7 @@ def preparing(what: str, clock: Callable[[], float] = time.monotonic) -> Iterato
             print(f"[prepare] {what}", flush=True)
             yield
             return
-        began = clock()
-        with repeating(lambda: _show(f"[prepare] {what}, {clock() - began:.0f} s\n"), LOG_TICK, "preparation"):
+        with _in_a_log(what, clock):
             yield
         return
     began = clock()
@@ -46,6 +46,45 @@ def preparing(what: str, clock: Callable[[], float] = time.monotonic) -> Iterato
             yield
     finally:
         _show("\n")
+
+
+class LogLines:
+    """Says when a line of a log is due: ten seconds after the last one, also where several short steps follow."""
+
+    def __init__(self) -> None:
+        self._printed = self._ended = -math.inf
+
+    def begin(self, now: float) -> None:
+        """Begin a step; the first one of a run begins to count."""
+        if now - self._ended >= LOG_TICK:
+            self._printed = now
+
+    def is_due(self, now: float) -> bool:
+        """Return whether a line is due, which then counts as printed."""
+        is_due = now - self._printed >= LOG_TICK
+        self._printed = now if is_due else self._printed
+        return is_due
+
+    def end(self, now: float) -> None:
+        """End a step."""
+        self._ended = now
+
+
+_log = LogLines()
+
+
+@contextmanager
+def _in_a_log(what: str, clock: Callable[[], float]) -> Iterator[None]:
+    began = clock()
+    _log.begin(began)
+
+    def print_if_due() -> None:
+        if _log.is_due(now := clock()):
+            _show(f"[prepare] {what}, {now - began:.0f} s\n")
+
+    with repeating(print_if_due, TICK, "preparation"):
+        yield
+    _log.end(clock())
 
 
 class _OwnLines:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from dropsearch.core import preparation
-from dropsearch.core.preparation import preparing
+from dropsearch.core.preparation import LogLines, preparing
 
 
 def test_a_terminal_counts_the_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,18 +38,30 @@ def test_notes_stand_on_their_own_lines(monkeypatch: pytest.MonkeyPatch) -> None
             print("note: one process trains", file=sys.stderr)
         assert sys.stderr is stream
         stream.flush()
-        text = os.read(shown, 1000).decode()
+        text = ""
+        while text.count("\n") < 2:
+            text += os.read(shown, 1000).decode()
     os.close(shown)
     assert "\r\x1b[Knote: one process trains\r\n" in text
 
 
-def test_a_log_gets_a_line_every_ten_seconds(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert preparation.LOG_TICK == 10
-    monkeypatch.setattr(preparation, "LOG_TICK", 0.001)
+def test_a_log_gets_a_line_every_ten_seconds() -> None:
+    lines = LogLines()
+    lines.begin(0.0)
+    assert [lines.is_due(second) for second in (4.0, 10.0, 11.0)] == [False, True, False]
+    lines.end(14.0)
+    lines.begin(14.1)
+    assert [lines.is_due(second) for second in (19.0, 20.5, 21.0)] == [False, True, False], "also in the next step"
+    lines.end(22.0)
+    lines.begin(500.0)
+    assert not lines.is_due(501.0), "another run begins anew"
+
+
+def test_a_line_of_a_log_names_the_step(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(preparation, "TICK", 0.001)
+    monkeypatch.setattr(preparation, "_log", LogLines())
     text = ""
-    with preparing("reading the data", clock=iter(range(0, 100000, 10)).__next__):
+    with preparing("reading the data", clock=iter(range(0, 10**9, 10)).__next__):
         while "20 s" not in text:
             text += capfd.readouterr().err
     assert text.splitlines()[:2] == ["[prepare] reading the data, 10 s", "[prepare] reading the data, 20 s"]
