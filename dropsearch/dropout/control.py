@@ -49,6 +49,19 @@ class DropoutControl(DropoutMode):
         self.unnamed: dict[str, float] = {}
         """Dropout places without a rate in `rates`, with the rate of their call."""
 
+    @property
+    def rates(self) -> dict[str, Rate]:
+        """The rates by name of site or call."""
+        return self._rates
+
+    @rates.setter
+    def rates(self, rates: dict[str, Rate]) -> None:
+        self._rates = rates
+        self._last_calls = Counter[str]()
+        """By site, the last call that has a rate of its own."""
+        for site, _, call in (name.rpartition("@") for name in rates if "@" in name):
+            self._last_calls[site] = max(self._last_calls[site], int(call) if call.isdecimal() else 1)
+
     def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
         """Drop at the site's rate."""
         rate = self._rate(site, call.rate)
@@ -87,7 +100,7 @@ class DropoutControl(DropoutMode):
         return Rate.of(written) if given is None else given
 
     def _given(self, site: str) -> Rate | None:
-        for number in range(self.location.call, 1, -1):
+        for number in range(min(self.location.call, self._last_calls[site]), 1, -1):
             if (rate := self.rates.get(per_call(site, number))) is not None:
                 return rate
         return self.rates.get(site)

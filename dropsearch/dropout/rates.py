@@ -12,6 +12,8 @@ from torch import Tensor
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.mask_bits import LEVELS
 
+_WIDE = (torch.float32, torch.float64)
+
 
 def checked_rate(rate: Any, name: str) -> float:
     """Return a user-supplied rate as a float.
@@ -61,7 +63,12 @@ class Rate:
 
         In bfloat16 the scale would have an error of up to 0.4 %, equal for all units.
         """
-        return (bits >= self.threshold).to(torch.promote_types(dtype, torch.float32)) * self.scale
+        kept = bits >= self.threshold
+        wide = dtype if dtype in _WIDE else torch.promote_types(dtype, torch.float32)
+        # A product of booleans and a number has the default type: one operation less.
+        if isinstance(self.scale, Tensor) or wide is not torch.get_default_dtype():
+            kept = kept.to(wide)
+        return kept * self.scale
 
     def keep(self, bits: Tensor, dtype: torch.dtype) -> Tensor:
         """Return 1 for kept and 0 for dropped units, without scaling."""

@@ -3,8 +3,9 @@
 .ecosystem/NAME/bin/python scripts/bench/packages.py NAME:MODEL:DATA ... [--trials 8] [--epochs 5] [--rounds 7]
 
 MODEL and DATA are names in tests/ecosystem/NAME.py. Each round times all sides in turn, in alternating order, and the
-ratios of a round are taken, so that other load on the machine falls on all alike. One process with one thread trains,
-and its CPU time is taken, which other load changes less than wall time.
+ratios of a round are taken, so that other load on the machine falls on all alike. One process with one thread trains.
+CPU and wall time are taken; other load changes CPU time less. The side `search` is a whole sequential search: the
+study, tracking in MLflow with its process, and checkpoints; start-up before it is not counted.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import argparse
 import importlib
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,20 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 from given_trials import BARE, SpecFeed
+from processor_seconds import cpu_seconds
 
+from dropsearch.config.compose import compose_overrides
+from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.global_state import seeded
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.given_loaders import GivenLoaders
 from dropsearch.datasets.user_data import UserData
+from dropsearch.experiment import engines
+from dropsearch.experiment.context import build_context
+from dropsearch.experiment.runner import ExperimentRun
+from dropsearch.experiment.watched_feed import TrackedFeed
+from dropsearch.tracking import make_tracker
+from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine, TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.trainers import quiet_lightning, trainer_class
@@ -65,27 +77,62 @@ def measure(package: str, model: str, data_name: str, given: argparse.Namespace)
 
     rows = source.in_rows()
     few = specs[: max(given.trials // 4, 1)]
-    sides: dict[str, tuple[int, Callable[[], Any]]] = {
-        "plain": (len(few), lambda: plain(make_module, source, few, given.epochs)),
-        "sequential": (len(few), lambda: train(SequentialEngine(make_module, source, settings), few)),
+    sides: dict[str, tuple[int, Callable[[], Seconds]]] = {
+        "plain": (len(few), lambda: timed(lambda: plain(make_module, source, few, given.epochs))),
+        "sequential": (len(few), lambda: timed(lambda: train(SequentialEngine(make_module, source, settings), few))),
+        "search": (len(specs), lambda: search(package, model, data_name, monitor.name, given.epochs, len(specs))),
     }
     if rows is not None:
         engine = VectorizedEngine(make_module, rows, settings, len(specs))
-        sides["vectorized"] = (len(specs), lambda: train(engine, specs))
+        sides["vectorized"] = (len(specs), lambda: timed(lambda: train(engine, specs)))
     sides = {name: side for name, side in sides.items() if name in given.sides}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    seconds: dict[str, list[Seconds]] = {name: [] for name in sides}
     for number in range(given.rounds + 1):
         for name in list(sides)[:: 1 if number % 2 else -1]:
             count, run = sides[name]
-            started = time.process_time()
-            run()
-            seconds[name].append((time.process_time() - started) / count)
-    ratios = ", ".join(
-        f"{one} / {other} {between([a / b for a, b in zip(seconds[one][1:], seconds[other][1:], strict=True)])}"
-        for one, other in (("sequential", "plain"), ("sequential", "vectorized"))
-        if {one, other} <= seconds.keys()
-    )
-    print(f"{package} {model}: {ratios} ({given.trials} trials of {given.epochs} epochs, {given.rounds} rounds)")
+            cpu, wall = run()
+            seconds[name].append((cpu / count, wall / count))
+    print(f"{package} {model}: {given.trials} trials of {given.epochs} epochs, {given.rounds} rounds")
+    for one, other in (("sequential", "plain"), ("search", "plain"), ("sequential", "vectorized")):
+        if {one, other} <= seconds.keys():
+            pairs = list(zip(seconds[one][1:], seconds[other][1:], strict=True))
+            cpu, wall = ([a[kind] / b[kind] for a, b in pairs] for kind in (0, 1))
+            print(f"  {one} / {other}: CPU {between(cpu)}, wall {between(wall)}", flush=True)
+
+
+Seconds = tuple[float, float]
+"""CPU and wall seconds."""
+
+
+def timed(run: Callable[[], Any]) -> Seconds:
+    """Run something and return how long it took, its processes included."""
+    cpu, wall = cpu_seconds(), time.perf_counter()
+    run()
+    return cpu_seconds() - cpu, time.perf_counter() - wall
+
+
+def search(package: str, model: str, data: str, monitor: str, epochs: int, trials: int) -> Seconds:
+    """Search a model sequentially with its study, MLflow and checkpoints; return the seconds after start-up."""
+    place = f"tests.ecosystem.{package}"
+    with tempfile.TemporaryDirectory() as folder:
+        words = [f"model._target_={place}.{model}", f"data._target_={place}.{data}", f"output_dir={folder}"]
+        words += [f"study.n_trials={trials}", f"trainer.max_epochs={epochs}", f"monitor={monitor}", "arms=[dropout]"]
+        words += ["engine=sequential", "engine.processes=1", "pruner=none", "trainer.accelerator=cpu", "task=plan"]
+        context = build_context(compose_overrides(with_user_targets(words)))
+        tracker = make_tracker("mlflow", uri=None, output_dir=Path(folder))
+        with closing(engines.engine(context, Plan("sequential", 1, "asked"), lambda _: None)) as engine:
+            run = ExperimentRun(context, engine, tracker, time.perf_counter())
+            run.open()
+            _ = tracker.info  # waits for MLflow's import and tables
+
+            def trained() -> None:
+                run.arm_runner.search(lambda feed: TrackedFeed(feed, tracker, run.progress))
+                tracker.close()
+
+            seconds = timed(trained)
+        results = run.arm_runner.studies[0].search.results()
+    assert [result.state for result in results] == ["COMPLETE"] * trials, [result.reason for result in results]
+    return seconds
 
 
 def between(ratios: list[float]) -> str:
