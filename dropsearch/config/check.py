@@ -9,7 +9,8 @@ from typing import Any
 
 from dropsearch.config.budget import parsed
 from dropsearch.config.params_rules import params_problems
-from dropsearch.config.schema import HIGHEST_RATE, TRACKERS, Config, arguments, plain
+from dropsearch.config.plain import plain
+from dropsearch.config.schema import HIGHEST_RATE, TRACKERS, Config, arguments
 from dropsearch.core.constraints import argument_problems, field_problems
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.printable import has_control_characters, masked, remember_secrets

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -281,27 +280,3 @@ class Config:
 def takes_optimizer(config: Config) -> bool:
     """Return whether the group `optimizer` is passed to the model, as ``optimizer: ${optimizer}``."""
     return any(isinstance(value, OptimizerConfig) for value in arguments(config.model).values())
-
-
-def plain(config: Config) -> dict[str, Any]:
-    """Return a configuration as nested dictionaries, including arguments of classes.
-
-    Objects passed from Python are represented by the names of their types.
-    """
-    values = dataclasses.asdict(config)
-    for group in ("model", "data", "trainer"):
-        given = arguments(getattr(config, group))
-        values[group] |= {k: REFERENCE if isinstance(v, OptimizerConfig) else v for k, v in given.items()}
-    return _in_words(values)
-
-
-def _in_words(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _in_words(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(_in_words, value))
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    # No object address: it would differ when another process continues the study.
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"

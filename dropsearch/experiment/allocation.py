@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from dropsearch.core.errors import InputError
-from dropsearch.report.progress.progress import duration
+from dropsearch.report.progress.view import duration
 from dropsearch.stats.power import detectable
 
 ROUNDS = (0.4, 0.75, 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from dropsearch.config.schema import REFERENCE, Config, OptimizerConfig, arguments, plain, takes_optimizer
+from dropsearch.config.plain import plain
+from dropsearch.config.schema import REFERENCE, Config, OptimizerConfig, arguments, takes_optimizer
 from dropsearch.core.atomic_io import atomic_write, atomic_write_text
 from dropsearch.core.override_text import literal
-from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
+from dropsearch.core.records import ArmOutcome, Confirmed, Summary, TrialResult, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.experiment.checkpoints import kept_checkpoint, verified_content
 from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.provenance import commands
 from dropsearch.experiment.secret_values import without_secrets
 from dropsearch.report import save_summary, write_figures, write_markdown, write_page, write_results
 
@@ -122,3 +124,16 @@ def _first_line(arm: str, config: Config, folder: Path) -> str:
             "rates), or call apply(module) of the search's result.\n"
         )
     return f"# python -m dropsearch --config-dir {shlex.quote(str(folder))} --config-name {arm}\n"
+
+
+def printed_commands(
+    context: ExperimentContext, arms: Mapping[str, ArmOutcome], tracked: Mapping[str, str]
+) -> tuple[dict[str, str], str]:
+    """Return the commands that continue and use the run; see `provenance.commands`."""
+    config, name = context.config, best_arm(arms)
+    winner = arms[name].winner if name else None
+    if winner is None:
+        return commands(config, name, tracked)
+    best = best_retraining(winner)
+    given, kept = context.modules.constructor_arguments(best.spec), kept_checkpoint(context.checkpoints, best)
+    return commands(config, name, tracked, given, best.spec.rates, kept if kept.exists() else None)

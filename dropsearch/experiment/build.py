@@ -19,6 +19,8 @@ from dropsearch.datasets.given_loaders import GivenLoaders, as_data_module
 from dropsearch.datasets.user_data import UserData
 from dropsearch.datasets.user_parts import defines
 from dropsearch.experiment.targets import as_text, check_arguments, imported, instantiated, named_arguments
+from dropsearch.tracking import Tracker, make_tracker
+from dropsearch.tracking.lightning_logger import LoggerTracker
 from dropsearch.training.adapters.hyperparameters import ARGUMENTS, accepted
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import without_effect
@@ -124,3 +126,10 @@ def make_output_folder(folder: Path) -> None:
         raise InputError(
             f'output_dir must be a folder that can be written, got "{folder}" ({error.strerror}): name another'
         ) from error
+
+
+def tracker(config: Config, folder: Path) -> Tracker:
+    """Return the configured tracker, combined with a Lightning logger passed from Python."""
+    tracking = config.tracking
+    loggers = [] if tracking.made_by is None else [LoggerTracker(tracking.made_by)]
+    return make_tracker(tracking.name, uri=tracking.uri, output_dir=folder, more=loggers)

@@ -17,7 +17,8 @@ from typing import Any
 
 import dropsearch
 from dropsearch._compat.database_urls import sqlite_file, sqlite_url
-from dropsearch.config.schema import Config, plain
+from dropsearch.config.plain import plain
+from dropsearch.config.schema import Config
 from dropsearch.core.printable import MASK, is_secret_key, masked, masked_values
 from dropsearch.experiment.load_code import load_code
 from dropsearch.experiment.secret_values import secret_reference

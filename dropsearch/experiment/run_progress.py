@@ -27,9 +27,9 @@ from dropsearch.report import FIGURES
 from dropsearch.report.progress import Forecast, Progress, Stage
 from dropsearch.report.progress.lines import Lines
 from dropsearch.report.progress.page import LivePage, NotebookDisplay, in_notebook
-from dropsearch.report.progress.progress import View
 from dropsearch.report.progress.state import RunState
 from dropsearch.report.progress.table import LiveTable, can_draw
+from dropsearch.report.progress.view import View
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.selection import retraining_count
 from dropsearch.tracking import tracker_names

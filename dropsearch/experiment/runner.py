@@ -13,7 +13,7 @@ from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.arm_runner import ArmRunner
-from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
+from dropsearch.experiment.artifacts import best_retraining, printed_commands, winning_model, write_files
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.checkpoints import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext
@@ -22,7 +22,7 @@ from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.kept_checks import reproduced
 from dropsearch.experiment.layout import described_layout
 from dropsearch.experiment.phases import phases
-from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
+from dropsearch.experiment.provenance import git_state, shown_config, this_command, versions
 from dropsearch.experiment.run_budget import RunBudget
 from dropsearch.experiment.run_header import notes, run_header
 from dropsearch.experiment.run_progress import run_progress, winners_count
@@ -36,18 +36,9 @@ from dropsearch.report.progress import Progress
 from dropsearch.stats.comparisons import compared
 from dropsearch.study.storage import open_storage
 from dropsearch.study.studies import identity, listed
-from dropsearch.tracking import Tracker, make_tracker
-from dropsearch.tracking.lightning_logger import LoggerTracker
+from dropsearch.tracking import Tracker
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine, Feed
-
-
-def trackers(context: ExperimentContext) -> Tracker:
-    """Return the configured tracker, combined with a Lightning logger passed from Python."""
-    config = context.config.tracking
-    loggers = [] if config.made_by is None else [LoggerTracker(config.made_by)]
-    return make_tracker(config.name, uri=config.uri, output_dir=context.folder, more=loggers)
-
 
 SHARED = (
     "other processes trained trials of this study meanwhile, so its trials depend on their speed: another run with "
@@ -200,7 +191,7 @@ class ExperimentRun:
         # Their information is available once the run is open, which takes MLflow's process a while.
         waits = "once the run is open in MLflow" if "experiment" in self.tracker.location else ""
         self.progress.begin("report", FIGURES, "figures", waits)
-        follow_up, failure = self._commands(summary.arms)
+        follow_up, failure = printed_commands(self.context, summary.arms, self.tracker.info)
         note = f"no printed command loads the winner again, as its class cannot be built outside of the run: {failure}"
         summary = dataclasses.replace(
             summary, tracking=dict(self.tracker.info), commands=follow_up,
@@ -295,16 +286,3 @@ class ExperimentRun:
         with measuring_threads(self.context), named_if_still("measuring what dropout did in the winners"):
             evidence = collect_evidence(self.arm_runner, summary, self.progress.step)
         return dataclasses.replace(summary, evidence=evidence, seconds=self.watch.elapsed())
-
-    def _commands(self, arms: Mapping[str, ArmOutcome]) -> tuple[dict[str, str], str]:
-        name = best_arm(arms)
-        winner = arms[name].winner if name else None
-        config, tracked = self.context.config, self.tracker.info
-        if winner is None:
-            return commands(config, name, tracked)
-        best = best_retraining(winner)
-        given, kept = (
-            self.context.modules.constructor_arguments(best.spec),
-            kept_checkpoint(self.context.checkpoints, best),
-        )
-        return commands(config, name, tracked, given, best.spec.rates, kept if kept.exists() else None)

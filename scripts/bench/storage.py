@@ -30,9 +30,9 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from dropsearch.core.records import ARMS, EpochMetrics, Site, TrialResult
-from dropsearch.study.feeds import SearchFeed
 from dropsearch.study.pruners import make_pruner
 from dropsearch.study.samplers import make_sampler
+from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.search_space import Space, SpaceSettings
 from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dropsearch.config.schema import DEFAULT_ARMS, arguments, plain
+from dropsearch.config.plain import plain
+from dropsearch.config.schema import DEFAULT_ARMS, arguments
 from dropsearch.config.user_targets import with_user_targets
 from tests.config.conftest import Compose
 

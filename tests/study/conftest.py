@@ -8,7 +8,8 @@ import pytest
 from optuna.samplers import RandomSampler
 
 from dropsearch.core.records import ARMS, EpochMetrics, Site, State, TrialResult, TrialSpec
-from dropsearch.study.feeds import SearchFeed, StudyFeed
+from dropsearch.study.feeds import StudyFeed
+from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.search_space import Space, SpaceSettings
 from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore

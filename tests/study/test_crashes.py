@@ -13,7 +13,7 @@ import pytest
 
 from dropsearch.core.crashes import crash_of, crashes_noted, exits_as_errors, forget_crashes
 from dropsearch.core.records import TrialSpec
-from dropsearch.study.feeds import SearchFeed
+from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore
 from tests.study.conftest import ended, make_feed

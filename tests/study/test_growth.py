@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dropsearch.core.records import EpochMetrics, TrialResult
-from dropsearch.study.feeds import SearchFeed
 from dropsearch.study.samplers import sampler_factory
+from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore
 from tests.study.conftest import ask, ended, make_feed

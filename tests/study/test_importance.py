@@ -6,8 +6,8 @@ import pytest
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from dropsearch.core.records import ARMS
-from dropsearch.study.feeds import SearchFeed
 from dropsearch.study.importance import site_importances, unknown
+from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.search_space import Space, SpaceSettings
 from tests.study.conftest import SITES, ask, ended
 

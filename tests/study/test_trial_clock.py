@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.study.feeds import DIVERGED, SearchFeed
+from dropsearch.study.failures import DIVERGED
 from dropsearch.study.pruners import make_pruner
 from dropsearch.study.samplers import sampler_factory
+from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore
 from dropsearch.study.trial_clock import TrialClock

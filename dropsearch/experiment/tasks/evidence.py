@@ -13,11 +13,11 @@ from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
 from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import ARMS, ArmOutcome, Summary
-from dropsearch.experiment import engines, phases
+from dropsearch.experiment import build, engines, phases
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.preflight import reached
-from dropsearch.experiment.runner import ExperimentRun, trackers
+from dropsearch.experiment.runner import ExperimentRun
 from dropsearch.experiment.studies import fingerprints, retraining_phases
 from dropsearch.experiment.winner_tests import unfinished
 from dropsearch.report import closing
@@ -46,7 +46,7 @@ def measured_finished_run(config: Config) -> Summary:
     engines.use_threads(context)
     storage = _storage(context)
     nothing = SequentialEngine(context.make_module, context.source, context.settings, lambda _: None)
-    tracker = trackers(context)
+    tracker = build.tracker(context.config, context.folder)
     run = ExperimentRun(context, nothing, tracker, watch)
     run.open_studies(storage)
     arms = run.arm_runner.recorded()

@@ -9,13 +9,13 @@ from dropsearch.core.errors import FAILED, STOPPED
 from dropsearch.core.preparation import preparing
 from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import Summary
-from dropsearch.experiment import engines
+from dropsearch.experiment import build, engines
 from dropsearch.experiment.context import build_context
 from dropsearch.experiment.elsewhere import run_engine
 from dropsearch.experiment.kept_checks import try_end
 from dropsearch.experiment.layout import with_layout
 from dropsearch.experiment.preflight import reached
-from dropsearch.experiment.runner import ExperimentRun, trackers
+from dropsearch.experiment.runner import ExperimentRun
 from dropsearch.experiment.studies import check_existing
 from dropsearch.report import closing
 
@@ -53,7 +53,7 @@ def _searched(config: Config, watch: Stopwatch) -> Summary:
     with preparing("comparing vectorized with sequential training"):
         context, plan = with_layout(context, engines.plan(context))
     check_existing(context)
-    tracker = trackers(context)
+    tracker = build.tracker(context.config, context.folder)
     # Fork here, before the tracker and the studies have threads and open files.
     engine = run_engine(context, plan)
     with closed(engine), reached(context.folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
-from dropsearch.report.progress.progress import Snapshot, View
+from dropsearch.report.progress.view import Snapshot, View
 
 SECONDS_BETWEEN_LINES = 10.0
 

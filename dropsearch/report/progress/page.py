@@ -15,8 +15,8 @@ from typing import Any
 from dropsearch.core.atomic_io import atomic_write_text
 from dropsearch.report.figures.palette import arm_style
 from dropsearch.report.progress.charts import curves_chart, rate_charts, site_count
-from dropsearch.report.progress.progress import Snapshot, View, duration
 from dropsearch.report.progress.state import ArmState
+from dropsearch.report.progress.view import Snapshot, View, duration
 from dropsearch.report.text.escaping import drawable
 
 SECONDS_BETWEEN_PAGES = 5.0

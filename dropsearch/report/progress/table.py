@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from typing import Any, TextIO
 
 from dropsearch.report.progress.lines import status
-from dropsearch.report.progress.progress import Snapshot, View
 from dropsearch.report.progress.state import ArmState
+from dropsearch.report.progress.view import Snapshot, View
 
 CELLS = 12
 """Number of cells of a strip of rates, from 0 to `HIGHEST_RATE`."""

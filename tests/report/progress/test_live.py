@@ -17,9 +17,9 @@ from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpe
 from dropsearch.report.progress import Forecast, Progress, Stage
 from dropsearch.report.progress.charts import CURVES_WIDTH, LEFT, curves_chart, rate_charts
 from dropsearch.report.progress.page import MARK, LivePage, NotebookDisplay, in_notebook
-from dropsearch.report.progress.progress import WORK
 from dropsearch.report.progress.state import ArmState, Point, RunState
 from dropsearch.report.progress.table import CELLS, LiveTable, strip
+from dropsearch.report.progress.view import WORK
 from tests.chromium import Chromium, file_url, missing
 from tests.report.progress.test_progress import Clock
 
