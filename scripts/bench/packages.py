@@ -31,6 +31,7 @@ from processor_seconds import cpu_seconds
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.global_state import seeded
+from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.given_loaders import GivenLoaders
 from dropsearch.datasets.user_data import UserData
@@ -121,7 +122,7 @@ def search(package: str, model: str, data: str, monitor: str, epochs: int, trial
         context = build_context(compose_overrides(with_user_targets(words)))
         tracker = make_tracker("mlflow", uri=None, output_dir=Path(folder))
         with closing(engines.engine(context, Plan("sequential", 1, "asked"), lambda _: None)) as engine:
-            run = ExperimentRun(context, engine, tracker, time.perf_counter())
+            run = ExperimentRun(context, engine, tracker, Stopwatch())
             run.open()
             _ = tracker.info  # waits for MLflow's import and tables
 
