@@ -18,20 +18,11 @@ import dropsearch
 from dropsearch import SearchResult
 from dropsearch.core.errors import InputError
 from dropsearch.core.records.codec import encode
+from tests.api.conftest import LIGHT
 from tests.user_modules import data, nets
 
 pytestmark = pytest.mark.slow
 
-LIGHT: dict[str, Any] = {
-    "n_trials": 2,
-    "max_epochs": 2,
-    "confirm_top_k": 1,
-    "confirm_seeds": 2,
-    "accelerator": "cpu",
-    "engine": "sequential",
-    "arms": ["none", "dropout"],
-    "overrides": ["evidence=off"],
-}
 Call = Callable[..., SearchResult]
 
 

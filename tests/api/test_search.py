@@ -19,18 +19,9 @@ from dropsearch.core.errors import InputError
 from dropsearch.dropout.tools.inventory import dropout_sites
 from dropsearch.experiment.context import build_context
 from dropsearch.training.adapters.layers import batchnorms
+from tests.api.conftest import LIGHT
 from tests.user_modules import data, nets
 
-LIGHT: dict[str, Any] = {
-    "n_trials": 2,
-    "max_epochs": 2,
-    "confirm_top_k": 1,
-    "confirm_seeds": 2,
-    "accelerator": "cpu",
-    "engine": "sequential",
-    "arms": ["none", "dropout"],
-    "overrides": ["evidence=off"],
-}
 Call = Callable[..., SearchResult]
 
 

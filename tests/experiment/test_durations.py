@@ -23,6 +23,7 @@ from dropsearch.report.progress import Forecast
 from dropsearch.report.progress.lines import Lines
 from dropsearch.tracking.tracker import Tracker
 from tests.experiment.conftest import Cli, composed
+from tests.fake_clock import Clock
 from tests.user_modules import data, nets
 
 STUDY = (
@@ -41,16 +42,6 @@ STUDY = (
     "tracking=none",
     "engine.processes=1",
 )
-
-
-class Clock:
-    """A clock that each forward pass of the model moves by a second."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

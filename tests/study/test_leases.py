@@ -12,20 +12,11 @@ from dropsearch.core.records import EpochMetrics
 from dropsearch.study import leases
 from dropsearch.study.leases import Silence, heartbeat
 from dropsearch.study.store import StudyStore
+from tests.fake_clock import Clock
 from tests.study.conftest import ask, make_feed
 
 MakeStore = Callable[..., StudyStore]
 OTHER = "elsewhere:1:1"
-
-
-class Clock:
-    """Every clock of the studies."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

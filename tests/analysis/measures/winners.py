@@ -11,14 +11,8 @@ from torch import Tensor, nn
 from dropsearch.analysis.measures.protocol import Examples, Settings, TrainedModel
 from dropsearch.core.records import TrialSpec
 from dropsearch.models import Classifier, build_net
+from tests.models.conftest import SHAPES, SMALL
 
-SHAPES: dict[str, tuple[int, ...]] = {"image": (2, 8, 8), "signal": (2, 12), "sequence": (10, 3)}
-SMALL: dict[str, dict[str, Any]] = {
-    "mlp": {"hidden": [16, 12]},
-    "cnn": {"channels": [4, 6], "head": [8]},
-    "rnn": {"hidden_size": 8, "layers": 2},
-    "transformer": {"width": 8, "heads": 2, "feedforward": 12},
-}
 KINDS = [("mlp", "image"), ("cnn", "image"), ("cnn", "signal"), ("rnn", "sequence"), ("transformer", "sequence")]
 CLASSES = 5
 

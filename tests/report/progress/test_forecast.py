@@ -7,13 +7,22 @@ from itertools import pairwise
 import pytest
 
 from dropsearch.report.progress import Forecast, Stage
-from tests.report.progress.test_progress import Clock
+from tests.fake_clock import Clock
 
 
 def run(forecast: Forecast, clock: Clock, units: int, seconds: float) -> None:
     for _ in range(units):
         clock.now += seconds
         forecast.advance()
+
+
+def searched(*after: Stage) -> tuple[Forecast, Clock]:
+    """Return a forecast whose search is over, as fast as expected, and its clock."""
+    clock = Clock()
+    forecast = Forecast([Stage("search", 10, 1.0), *after], clock)
+    forecast.begin("search")
+    run(forecast, clock, 10, 1.0)
+    return forecast, clock
 
 
 def test_all_stages_count() -> None:
@@ -40,10 +49,7 @@ def test_a_stage_like_another_takes_its_pace() -> None:
 
 
 def test_the_share_is_below_one_while_work_remains() -> None:
-    clock = Clock()
-    forecast = Forecast([Stage("search", 10, 1.0), Stage("report", 1, 0.001)], clock)
-    forecast.begin("search")
-    run(forecast, clock, 10, 1.0)
+    forecast, clock = searched(Stage("report", 1, 0.001))
     forecast.begin("report")
     clock.now += 1000
     assert forecast.share() <= 0.99
@@ -62,10 +68,7 @@ def test_time_left_falls_while_nothing_ends() -> None:
 
 
 def test_a_wait_is_no_part_of_the_pace() -> None:
-    clock = Clock()
-    forecast = Forecast([Stage("search", 10, 1.0), Stage("report", 10, 1.0)], clock)
-    forecast.begin("search")
-    run(forecast, clock, 10, 1.0)
+    forecast, clock = searched(Stage("report", 10, 1.0))
     forecast.begin("report")
     clock.now += 40  # until a server answers
     forecast.skip_wait()
@@ -74,10 +77,7 @@ def test_a_wait_is_no_part_of_the_pace() -> None:
 
 
 def test_a_unit_that_takes_longer_than_expected_moves_the_share_by_little() -> None:
-    clock = Clock()
-    forecast = Forecast([Stage("search", 10, 1.0), Stage("report", 1, 10.0)], clock)
-    forecast.begin("search")
-    run(forecast, clock, 10, 1.0)
+    forecast, clock = searched(Stage("report", 1, 10.0))
     forecast.begin("report")
     shares = []
     for _ in range(60):
@@ -103,10 +103,7 @@ def test_what_an_earlier_run_did_is_neither_work_nor_speed() -> None:
 
 
 def test_the_share_does_not_fall_when_the_rest_takes_longer_than_expected() -> None:
-    clock = Clock()
-    forecast = Forecast([Stage("search", 10, 1.0), Stage("evidence", 10, 0.25)], clock)
-    forecast.begin("search")
-    run(forecast, clock, 10, 1.0)
+    forecast, clock = searched(Stage("evidence", 10, 0.25))
     forecast.begin("evidence")
     shares = [forecast.share()]
     for _ in range(10):

@@ -21,7 +21,7 @@ from dropsearch.report.progress.state import ArmState, Point, RunState
 from dropsearch.report.progress.table import CELLS, LiveTable, strip
 from dropsearch.report.progress.view import WORK
 from tests.chromium import Chromium, file_url, missing
-from tests.report.progress.test_progress import Clock
+from tests.fake_clock import Clock
 
 SITES = ("net.input.dropout", "net.<b>hidden</b>")
 WRITTEN = 1_800_000_000.0

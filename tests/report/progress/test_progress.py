@@ -11,16 +11,7 @@ from dropsearch.report.progress import Forecast, Progress, Stage, in_all
 from dropsearch.report.progress.lines import Lines
 from dropsearch.report.progress.state import RunState
 from dropsearch.report.progress.table import LiveTable
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
+from tests.fake_clock import Clock
 
 
 def ended(arm="dropout", val_loss=0.5, state="COMPLETE", phase="search", epochs=1):

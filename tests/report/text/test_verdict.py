@@ -35,6 +35,17 @@ def with_losses(make, name, losses, rates=None):
     return replace(arm, winner=replace(arm.winner, results=tuple(found)))
 
 
+def batchnorm_best(make, *contrasts):
+    """A summary in which plain and dropout have one loss, and BatchNorm a lower one."""
+    summary = with_contrasts(make, *contrasts, none=LOW, dropout=LOW, batchnorm=HIGH)
+    losses = {"none": 0.5, "dropout": 0.5, "batchnorm": 0.1}
+    arms = {
+        name: replace(with_losses(make, name, [loss] * 8), test=summary.arms[name].test)
+        for name, loss in losses.items()
+    }
+    return replace(summary, arms=arms)
+
+
 # What to use
 
 
@@ -170,13 +181,7 @@ def test_what_dropout_does_not_improve_has_a_bound(make):
         contrast("batchnorm", "none", 0.05, 0.04, 0.06, 0.002),
         contrast("batchnorm", "dropout", 0.05, 0.04, 0.06, 0.002),
     )
-    summary = with_contrasts(make, *comparisons, none=LOW, dropout=LOW, batchnorm=HIGH)
-    losses = {"none": 0.5, "dropout": 0.5, "batchnorm": 0.1}
-    arms = {
-        name: replace(with_losses(make, name, [loss] * 8), test=summary.arms[name].test)
-        for name, loss in losses.items()
-    }
-    third = answer(replace(summary, arms=arms))[2]
+    third = answer(batchnorm_best(make, *comparisons))[2]
     assert "dropout: no improvement over plain shown, more than 0.70 points is excluded." in third
 
 
@@ -354,14 +359,9 @@ def test_arms_with_one_model_share_a_clause(make):
         contrast("batchnorm", "none", 0.02, -0.01, 0.03, 0.2),
         contrast("batchnorm", "dropout", 0.02, -0.01, 0.03, 0.2),
     )
-    summary = with_contrasts(make, *pairs, none=LOW, dropout=LOW, batchnorm=HIGH)
-    losses = {"none": 0.5, "dropout": 0.5, "batchnorm": 0.1}
-    arms = {
-        name: replace(with_losses(make, name, [loss] * 8), test=summary.arms[name].test)
-        for name, loss in losses.items()
-    }
-    tied = answer(replace(summary, arms=arms))[1]
+    summary = batchnorm_best(make, *pairs)
+    tied = answer(summary)[1]
     assert tied == "Not distinguishable from it: plain and dropout (-2.00 points, 95 % CI -3.00 to +1.00)."
     shown = tuple(replace(each, difference=Interval(0.02, 0.01, 0.03), p=0.001, p_holm=0.001) for each in pairs[1:])
-    third = answer(replace(summary, arms=arms, comparisons=(pairs[0], *shown)))[2]
+    third = answer(replace(summary, comparisons=(pairs[0], *shown)))[2]
     assert third.startswith("Plain and dropout are worse by 2.00 points (95 % CI 1.00 to 3.00)")
