@@ -21,6 +21,7 @@ from dropsearch.core.records import Summary, TrialResult
 from dropsearch.study.search_space import Space
 from dropsearch.study.store import StudyStore
 from tests.experiment.one_figure import PLACE, write_first_figure
+from tests.little_example import little_example
 
 LIGHT = (
     "model.hidden=[16]",
@@ -110,8 +111,7 @@ def _dropping(space: Space) -> tuple[dict[str, float], ...]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with the example of a module of one's own in it."""
-    example = Path(__file__).parents[2] / "examples" / "user_module.py"
-    (tmp_path / "user_module.py").write_text(example.read_text())
+    (tmp_path / "user_module.py").write_text(little_example())
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path

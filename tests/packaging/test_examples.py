@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MLFLOW_WARNINGS, SRUN
+from tests.little_example import little_example
 from tests.packaging.programs import ROOT, run
 
 pytestmark = pytest.mark.slow
@@ -115,7 +116,7 @@ def asked_of(place: int, home: Path, filters: list[tuple[str, str]]) -> dict[str
         place = max(n for n in range(place) if STEPS[n].kind == "command")  # it begins with what that command found
     folder = home / f"{Path(step.page).stem}{place if step.kind == 'command' else ''}"
     folder.mkdir(exist_ok=True)
-    example = (ROOT / EXAMPLES).read_text()
+    example = little_example()
     (folder / "user_module.py").write_text(little(example) if step.kind == "script" else example)
     for path, content in re.findall(r"^```yaml\n# (\S+\.yaml)\n(.*?)^```", (ROOT / step.page).read_text(), re.M | re.S):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
