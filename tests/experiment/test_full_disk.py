@@ -7,8 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from tests.experiment.crash_jobs import job, refused, run
 from tests.experiment.forked_runs import Job, RunForker
 from tests.experiment.kill_campaign import ARMS, SEEDS, TOP_K
 from tests.free_port import free_port
+from tests.tracking.mlflow.mlflow_pages import start_server, wait_for
 
 
 @contextmanager
@@ -127,26 +126,11 @@ def test_a_storage_that_can_only_be_read_is_refused_in_one_line(
 
 
 @contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--default-artifact-root", str(folder / "art")]
-    server = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-    )
+def mlflow_server(database: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    artifacts = {"_MLFLOW_SERVER_ARTIFACT_ROOT": str(database.parent / "art")}
+    server = start_server(port, database, artifacts, start_new_session=True)
     try:
-        until = time.monotonic() + 600
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60).close()
-                break
-            except OSError:
-                assert server.poll() is None
-                assert time.monotonic() < until
-                time.sleep(0.2)
+        wait_for(server, port)
         yield server
     finally:
         if server.poll() is None:
@@ -155,11 +139,11 @@ def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_tracking_server_that_dies_costs_a_line_and_the_next_run_tracks_what_it_missed(
-    run_forker: RunForker, tmp_path: Path
+    run_forker: RunForker, tmp_path: Path, empty_database: Path
 ) -> None:
     port, folder = free_port(), tmp_path / "out"
     uri = f"tracking.uri=http://127.0.0.1:{port}"
-    with mlflow_server(tmp_path, port) as server:
+    with mlflow_server(empty_database, port) as server:
         setup = f"""
 import os, signal
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # a dead server is known at once
@@ -175,6 +159,6 @@ StudyStore.tell = and_kill_the_server
         (printed,) = run(run_forker, job(folder, uri, setup=setup))
     assert printed.count("tracking: MLflow did not take") == 1
     study_audit.check_totals(str(folder / "study.journal"), ARMS, 3, TOP_K, SEEDS)
-    database = f"sqlite:///{tmp_path}/server.db"  # the server's own, which is quicker than another server
+    database = f"sqlite:///{empty_database}"  # the server's own, which is quicker than another server
     run(run_forker, job(folder, f"tracking.uri={database}"))
     study_audit.check_mlflow(database, str(folder / "study.journal"))

@@ -11,7 +11,16 @@ import pytest
 
 from tests.packaging.programs import ROOT, run
 
-SMALL = ("study.n_trials=2", "arms=[none,dropout]", "trainer.max_epochs=1", "confirm.top_k=1", "confirm.seeds=2")
+SMALL = (
+    "study.n_trials=2",
+    "arms=[none,dropout]",
+    "data.train_size=300",
+    "trainer.max_epochs=1",
+    "confirm.top_k=1",
+    "confirm.seeds=2",
+    "evidence.severities=1",
+    "evidence.monte_carlo=[1,2]",
+)
 
 pytestmark = pytest.mark.slow
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,6 +24,12 @@ from torch.utils.data import (
 )
 
 
+@cache
+def digits() -> tuple[Any, Any]:
+    """Return images and labels of scikit-learn, whose text file takes longer to parse than a trial to train."""
+    return load_digits(return_X_y=True)
+
+
 class Digits(LightningDataModule):
     """Digits, split at random by whatever seed there is."""
 
@@ -31,7 +38,7 @@ class Digits(LightningDataModule):
         self.batch_size, self.examples, self.given = batch_size, examples, name
 
     def setup(self, stage: str | None = None) -> None:
-        x, y = load_digits(return_X_y=True)
+        x, y = digits()
         x = torch.tensor(x[: self.examples], dtype=torch.float32) / 16
         self.train, self.val = random_split(TensorDataset(x, torch.tensor(y[: self.examples])), [0.7, 0.3])
 
@@ -53,7 +60,7 @@ class WithTest(Digits):
     """With a test set."""
 
     def test_dataloader(self) -> Any:
-        x, y = load_digits(return_X_y=True)
+        x, y = digits()
         return DataLoader(TensorDataset(torch.tensor(x[-100:] / 16, dtype=torch.float32), torch.tensor(y[-100:])), 64)
 
 

@@ -11,12 +11,18 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.chromium import Chromium
 from tests.free_port import free_port
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 """Settings of the server: no usage statistics, and no processes for jobs, each of which would import MLflow."""
+PROXIED = {
+    "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+    "_MLFLOW_SERVER_ARTIFACT_DESTINATION": "./mlartifacts",
+}
+"""What ``mlflow server`` tells its workers of artifacts: the server takes and gives them."""
 PATIENCE = 600
 """Seconds in which a server on a busy machine must answer."""
 
@@ -24,20 +30,33 @@ PATIENCE = 600
 @contextmanager
 def served(database: Path) -> Iterator[str]:
     """Serve a finished run's store on this machine alone, and yield the address."""
-    port = str(free_port())
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
-    command += ["--host", "127.0.0.1", "--port", port, "--workers", "1"]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = subprocess.Popen(command, env=os.environ | QUIET, cwd=database.parent, **silent)
+    port = free_port()
+    server = start_server(port, database, PROXIED)
     try:
-        _wait(server, f"http://127.0.0.1:{port}/health")
+        wait_for(server, port)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait(300)
 
 
-def _wait(server: subprocess.Popen[bytes], url: str) -> None:
+def start_server(port: int, database: Path, artifacts: Mapping[str, str], **more: Any) -> subprocess.Popen[bytes]:
+    """Start what ``mlflow server`` starts, which first imports MLflow itself and takes five seconds for that."""
+    command = [sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port)]
+    settings = {**os.environ, **QUIET, **artifacts, "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{database}"}
+    return subprocess.Popen(
+        [*command, "mlflow.server.fastapi_app:app"],
+        cwd=database.parent,
+        env={**settings, "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        **more,
+    )
+
+
+def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until the server has opened its database, which it does at the first question."""
+    url = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get?experiment_id=0"
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and server.poll() is None:
         try:

@@ -20,7 +20,7 @@ from tests.user_modules.data import Digits
 @pytest.mark.parametrize("make", [*package_style.EACH, metrics.MeasuredLoss])
 def test_law_2_holds(make: type, tmp_path: Path) -> None:
     sites = ["drop"] if issubclass(make, package_style.Branching) else ["model", "drop"]
-    assert_law_2(Case(make, Digits()), tmp_path, sites)
+    assert_law_2(Case(make, Digits(), epochs=2), tmp_path, sites)
 
 
 def test_rows_that_branch_apart_are_told() -> None:

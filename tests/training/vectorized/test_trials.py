@@ -136,11 +136,11 @@ def test_parameters_equal_sequential_after_50_steps(tmp_path: Path, case: int, o
     assert_same(once(case, lambda: run(sequential, specs)), run(vectorized, specs))
 
 
-@pytest.mark.parametrize("width", [1, 3, 8])
+@pytest.mark.parametrize("width", [1, 2, 5])
 def test_width_does_not_change_results(tmp_path: Path, width: int, once: Once) -> None:
-    specs = make_specs("mlp", 8)
+    specs = make_specs("mlp", 5)
     sequential, vectorized = engines(tmp_path, "mlp", "batch", {}, width, epochs=3)
-    assert_same(once("eight trials", lambda: run(sequential, specs)), run(vectorized, specs))
+    assert_same(once("five trials", lambda: run(sequential, specs)), run(vectorized, specs))
 
 
 def test_row_and_neighbors_do_not_change_results(tmp_path: Path) -> None:
