@@ -17,6 +17,9 @@ from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import FEWEST_FOR_INTERVAL, Band, finite, shown_interval
 from dropsearch.report.numbers import shorten, with_unit
 
+LONGEST_LABEL = 40
+"""Characters of a metric's name at an axis; a name of any length is in the title."""
+
 
 def label_outer(drawn: FigureLayout, x: str, y: str) -> None:
     """Label the axes once: y at the first column, x below the lowest panel of each column."""
@@ -132,7 +135,8 @@ def score_label(summary: Summary) -> str:
     monitor = summary.monitor
     if monitor.is_val_loss:
         return with_unit("validation loss", summary.comparison_metric.loss_unit)
-    return with_unit(monitor.name if monitor.mode == "min" else f"\N{MINUS SIGN}{monitor.name}", monitor.unit)
+    name = shorten(monitor.name, LONGEST_LABEL)
+    return with_unit(name if monitor.mode == "min" else f"\N{MINUS SIGN}{name}", monitor.unit)
 
 
 ROW = 0.45

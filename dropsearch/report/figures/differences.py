@@ -10,11 +10,11 @@ from matplotlib.ticker import MaxNLocator
 
 from dropsearch.core.records import Comparison, Summary
 from dropsearch.report import findings
-from dropsearch.report.figures.axes import margin, name_rows
+from dropsearch.report.figures.axes import LONGEST_LABEL, margin, name_rows
 from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import finite
-from dropsearch.report.numbers import Scale, probability, with_unit
+from dropsearch.report.numbers import Scale, probability, shorten, with_unit
 
 CAPTION = (
     "Small dots: one pair of seeds each; large dots and lines: Hodges-Lehmann estimate and 95 % interval. Shown: "
@@ -54,7 +54,7 @@ def differences(summary: Summary) -> FigureLayout | None:
     panel.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     panel.set_xlim(*_limits(contrasts, _factor(scale)))
     unit = scale.unit.strip()
-    of = f"{summary.comparison_metric.label} of the first arm minus the second"
+    of = f"{shorten(summary.comparison_metric.label, LONGEST_LABEL)} of the first arm minus the second"
     panel.set_xlabel(with_unit(of, "percentage points" if unit == "points" else unit))
     _beside(panel, -0.62, unit or "difference", "p Holm", color=QUIET)
     return drawn

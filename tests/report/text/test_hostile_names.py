@@ -11,9 +11,12 @@ from markdown_it import MarkdownIt
 
 from dropsearch.core.records import ComparisonMetric, Monitor, Site
 from dropsearch.report import closing, opening
+from dropsearch.report.figures.axes import score_label
+from dropsearch.report.figures.registry import Figure
 from dropsearch.report.html.page import page
 from dropsearch.report.markdown import markdown
 from dropsearch.report.tables.table import Table
+from tests.chromium import Chromium, file_url, missing
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\u2066|`x`\n# [a](b) ![i](j) \x00" + "n" * 300
 
@@ -75,3 +78,20 @@ def test_the_page_has_no_markup_of_a_name(hostile) -> None:
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
     assert not has_controls(text)
+
+
+def test_names_of_any_length_fit_a_phone(hostile, tmp_path) -> None:
+    if gone := missing():
+        pytest.skip(f"{' and '.join(gone)} not installed")
+    svg = '<svg viewBox="0 0 400 100"><text x="0" y="20">loss</text></svg>'
+    long = Figure("search", tmp_path / "search.png", HOSTILE, HOSTILE, HOSTILE, svg)
+    (tmp_path / "report.html").write_text(page(hostile, [long]))
+    with Chromium() as browser:
+        browser.screen(390, 844, phone=True)
+        browser.open(file_url(tmp_path / "report.html"))
+        widths = browser.run("const it = document.documentElement; return [it.scrollWidth, it.clientWidth]")
+    assert widths[0] <= widths[1]
+
+
+def test_an_axis_has_a_short_label(hostile) -> None:
+    assert len(score_label(hostile)) <= 80
