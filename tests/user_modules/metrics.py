@@ -221,6 +221,24 @@ class Gathering(LitNet):
         self.losses.clear()
 
 
+class Teaching(LitNet):
+    """Has a slow copy of its first layer, which a step moves by operations on lists of tensors, and learns from it."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.slow = nn.Linear(64, 12).requires_grad_(False)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        with torch.no_grad():
+            slow, fast = list(self.slow.parameters()), list(self.first.parameters())
+            torch._foreach_mul_(slow, 0.9)
+            torch._foreach_add_(slow, fast, alpha=0.1)
+            size = sum(torch._foreach_norm(slow))
+        x = batch[0].flatten(1)
+        self.log("train/size", size)
+        return super().training_step(batch, batch_idx) + F.mse_loss(self.first(x), self.slow(x))
+
+
 class Masking(LitNet):
     """Fills tensors where a mask says so: with a number, with values of each place, and by a part of an index."""
 

@@ -141,6 +141,9 @@ class RowReads(TorchFunctionMode):
             return values[0]
         if has_no_rule(func, args):
             return self._by_row(func, args, kwargs or {})
+        if is_of_lists(func) and any(map(is_of_row, tensors([args, kwargs]))):
+            self.used = True
+            return _each_of_lists(func, args, kwargs or {})
         if func is Tensor.__setitem__ and has_mask(args) and is_of_row(args[0]):
             self.used = True
             each_row(func, args, kwargs or {})  # a row is a view, so it is filled in place
@@ -206,6 +209,26 @@ def has_no_rule(func: Any, args: tuple[Any, ...]) -> bool:
     return getattr(func, "__name__", "") in WITHOUT_RULE or (is_packed and not isinstance(args[3], bool))
 
 
+def is_of_lists(func: Any) -> bool:
+    """Return whether a torch operation computes with lists of tensors at once, which has no batching rule."""
+    name = getattr(func, "__name__", "")
+    return name.startswith(_OF_LISTS) and hasattr(Tensor, name.removeprefix(_OF_LISTS))
+
+
+_OF_LISTS = "_foreach_"
+
+
+def _each_of_lists(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the results of an operation on lists, computed for one tensor of each list after the other."""
+    function = getattr(Tensor, func.__name__.removeprefix(_OF_LISTS))
+    at = lambda value, index: value[index] if isinstance(value, list | tuple) else value  # noqa: E731
+    found = [
+        function(*(at(value, index) for value in args), **{name: at(value, index) for name, value in kwargs.items()})
+        for index in range(len(args[0]))
+    ]
+    return None if changes_in_place(func) else tuple(found)
+
+
 class NotedReads(TorchFunctionMode):
     """Records the reads of a step of one trial."""
 
@@ -220,7 +243,7 @@ class NotedReads(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         is_read = func in READS or func in (Tensor.item, Tensor.numpy)
-        self.seen |= is_read or has_no_rule(func, args) or changes_in_place(func)
+        self.seen |= is_read or has_no_rule(func, args) or changes_in_place(func) or is_of_lists(func)
         return func(*args, **(kwargs or {}))
 
     def python_call(
