@@ -227,6 +227,7 @@ class Teaching(LitNet):
     def __init__(self, lr: float = 1e-3) -> None:
         super().__init__(lr=lr)
         self.slow = nn.Linear(64, 12).requires_grad_(False)
+        nn.init.zeros_(self.slow.bias)  # the same in every trial at its start
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         with torch.no_grad():
@@ -237,6 +238,22 @@ class Teaching(LitNet):
         x = batch[0].flatten(1)
         self.log("train/size", size)
         return super().training_step(batch, batch_idx) + F.mse_loss(self.first(x), self.slow(x))
+
+
+class Weighing(LitNet):
+    """Logs with tensors as batch sizes, in steps and in a hook."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("train/weighed", loss, on_epoch=True, batch_size=(batch[1] > 4).sum())
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.log("val_weighed", self(batch[0]).mean().item(), batch_size=(batch[1] > 4).sum())
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val_last", self.last.bias.sum(), batch_size=torch.tensor(3))
 
 
 class Masking(LitNet):

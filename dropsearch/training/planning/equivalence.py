@@ -43,6 +43,7 @@ _VMAP_ERRORS = {
     "data-dependent control flow": "the module branches on the value of a tensor (data-dependent control flow)",
     ".item()": "the module converts a tensor to a number (`.item()`)",
     "dynamic shape": "the module creates tensors whose shape depends on values, for example with a boolean mask",
+    "extra_args": "a step fills a tensor that all trials share with values that differ between them",
 }
 """Explanations of errors of `torch.func.vmap`, by a part of their message."""
 

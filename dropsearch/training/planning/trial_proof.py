@@ -49,16 +49,7 @@ def trials_difference(
     )
     kind = type(make_module(specs[0]))
     name, place = kind.__name__, place_of_class(kind)
-    together, alone = GivenTrials(specs), GivenTrials(specs)
-    try:
-        trained = VectorizedTrials(RowSource(make_module, few, settings, together), len(specs))
-        trained.fit()
-    except NotHeldOnceError:  # as in the search
-        together = GivenTrials(specs)
-        trained = VectorizedTrials(RowSource(make_module, few, settings, together), len(specs), holds_once=False)
-        trained.fit()
-    for _, error in trained.apart:
-        raise error
+    together, alone = _vectorized(make_module, few, settings, specs), GivenTrials(specs)
     SequentialEngine(make_module, few, settings).run(alone)
     for spec in specs:
         found, expected = together.results[spec.number], alone.results[spec.number]
@@ -70,6 +61,33 @@ def trials_difference(
             if difference := _difference(one, other, tolerance):
                 return f"{difference} of {name} differs between vectorized and sequential training{place}"
     return ""
+
+
+def _vectorized(
+    make_module: ModuleFactory, data: DataSource, settings: TrainerSettings, specs: tuple[TrialSpec, TrialSpec]
+) -> GivenTrials:
+    """Return the trials trained vectorized. As in the search, rows get their own frozen parts if a step changes them.
+
+    Raises:
+        Exception: A step fails.
+    """
+    together = GivenTrials(specs)
+    trials = VectorizedTrials(RowSource(make_module, data, settings, together), len(specs))
+    holds_once = trials.stack.holds_once
+    try:
+        _fit(trials)
+    except Exception as error:
+        if not holds_once and not isinstance(error, NotHeldOnceError):
+            raise
+        together = GivenTrials(specs)
+        _fit(VectorizedTrials(RowSource(make_module, data, settings, together), len(specs), holds_once=False))
+    return together
+
+
+def _fit(trials: VectorizedTrials) -> None:
+    trials.fit()
+    for _, error in trials.apart:
+        raise error
 
 
 def _difference(found: EpochMetrics, expected: EpochMetrics, tolerance: float) -> str:

@@ -112,7 +112,8 @@ class Effect:
         return self.kind == "log" and isinstance(self.args[0], bool | int | float)
 
     def _logs(self, options: Set[str]) -> bool:
-        return self.kind == "log" and len(self.args) == 1 and set(self.kwargs) <= options
+        differs = any(isinstance(value, _TensorIndex) for value in self.kwargs.values())  # a tensor as batch size
+        return self.kind == "log" and len(self.args) == 1 and set(self.kwargs) <= options and not differs
 
 
 _WITHOUT_EFFECT = {"prog_bar", "logger", "sync_dist", "rank_zero_only", "enable_graph"}

@@ -183,7 +183,8 @@ class RowLog:
         if entry is None:
             entry = self._entries[self.hook, name] = self._entry(name, value, options)
         if entry.metric is None:
-            entry.add(_number(name, value), options.get("batch_size") or self.batch_size or 1)
+            size = options.get("batch_size") or self.batch_size or 1
+            entry.add(_number(name, value), int(size))  # a tensor too, such as the number of true places of a mask
 
     def log_dict(self, values: Any, *args: Any, **options: Any) -> None:
         """Log several values by name."""
