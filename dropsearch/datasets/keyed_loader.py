@@ -167,6 +167,20 @@ CHECKED = 2
 """Number of batches read twice to detect randomness."""
 
 
+def is_repeatable(loader: Any) -> bool:
+    """Return whether a loader gives the same first batches again with the same seed; any DataLoader counts as one.
+
+    One that goes on with a stream does not: its batches depend on what was read before.
+    """
+    if isinstance(loader, DataLoader):
+        return True
+    try:
+        one, other = (list(first_batches(keyed(loader, 0, "check"), CHECKED)) for _ in range(2))
+    except Exception:  # reading the loader for training reports the error
+        return True
+    return digest(*one) == digest(*other)
+
+
 def _without_workers(loader: Any) -> Any:
     keying = keying_of(loader)
     if keying is not None and keying.is_indexed:

@@ -14,7 +14,15 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import place_of_class, place_of_method
 from dropsearch.datasets.batch_hooks import BatchHooks, Prepared
 from dropsearch.datasets.given_loaders import GivenLoaders, prepared
-from dropsearch.datasets.keyed_loader import Epochs, can_be_keyed, is_indexed, is_random, keyed, keying_of
+from dropsearch.datasets.keyed_loader import (
+    Epochs,
+    can_be_keyed,
+    is_indexed,
+    is_random,
+    is_repeatable,
+    keyed,
+    keying_of,
+)
 from dropsearch.datasets.shared_examples import share_of_equal_examples
 from dropsearch.datasets.user_loaders import (
     Part,
@@ -63,13 +71,16 @@ class UserData:
             self.rows, self.why_lockstep = rows_of(self._train)
             """The training set in memory, or None, and the reason why each row reads its own loader."""
             self._hooks = BatchHooks(module, is_double=is_double)
+            self._going_on = [
+                each for each in each_loader(self._train) if can_be_keyed(each) and not is_repeatable(each)
+            ]
             self.obstacles = tuple(self._obstacles())
             """All reasons why stacked rows cannot use these data."""
             self.incompatibility = next(iter(self.obstacles), "")
             """The first of them; empty if they can."""
             if self.incompatibility or self._hooks.names:
                 self.rows = None
-                self.why_lockstep = next(self._hooks_said(), self.why_lockstep)
+                self.why_lockstep = next(self._hook_reasons(), self.why_lockstep)
             self._part_size = min(length(self._val), examples(self._train) // PART_SHARE or length(self._val))
             self.part_every = self._part_every()
             """In how many epochs a trial of a search measures that part once; 1 if the epoch's length is unknown."""
@@ -85,14 +96,17 @@ class UserData:
     def _obstacles(self) -> Iterator[str]:
         place = partial(place_of_method, self.module)
         if self._hooks.names and not self._can_call_hooks():
-            yield from self._hooks_said()
+            yield from self._hook_reasons()
         if (count := len(each_loader(self._val))) > 1:
             yield f"there are {count} validation loaders{place('val_dataloader')}"
         for once in (each for each in each_loader(self._train) if not can_be_keyed(each)):
             what = f"a {type(once).__name__}, which cannot be copied for each trial"
             yield f"the training batches come from {what}{place_of_class(type(once)) or place('train_dataloader')}"
+        for going in self._going_on:
+            what = f"a {type(going).__name__}, which goes on where it stopped, so it cannot be copied for each trial"
+            yield f"the training batches come from {what}{place_of_class(type(going)) or place('train_dataloader')}"
 
-    def _hooks_said(self) -> Iterator[str]:
+    def _hook_reasons(self) -> Iterator[str]:
         yield from (
             f"the data module overrides {each}{place_of_method(self.module, each)}" for each in self._hooks.names
         )
@@ -107,7 +121,11 @@ class UserData:
     def notes(self) -> tuple[str, ...]:
         """Warnings about the data, one line each."""
         dropped = f"{self.left_out} training examples of an incomplete batch are dropped in each epoch"
-        return (*([dropped] if self.left_out else []), *self._parts.overlaps())
+        going = (
+            "the training loader goes on where it stopped, so a trial trains on batches that depend on earlier trials"
+        )
+        parts = ([dropped] if self.left_out else []) + ([going] if self._going_on else [])
+        return (*parts, *self._parts.overlaps())
 
     def to(self, device: torch.device | str) -> UserData:
         """Move the tensors of `rows` to a device; the user's loaders are unchanged."""

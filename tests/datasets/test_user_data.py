@@ -120,6 +120,7 @@ def test_the_part_is_an_eighth_in_whole_batches_and_the_same_each_time():
         (data.Streamed(), "IterableDataset"),
         (data.Padded(), "differs from its stacked examples"),
         (data.Moving(), "overrides on_after_batch_transfer"),
+        (data.Streaming(), "a GoingOn, which goes on where it stopped"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )
@@ -128,6 +129,12 @@ def test_what_is_not_held_in_memory_says_why_and_still_gives_batches(module: dat
     assert source.rows is None
     assert why in (source.incompatibility or source.why_lockstep)
     assert next(iter(source.train_loader(0))) is not None
+
+
+def test_training_batches_that_depend_on_earlier_trials_are_noted():
+    noted = "the training loader goes on where it stopped"
+    assert any(noted in note for note in own(data.Streaming()).notes)
+    assert not any(noted in note for note in own(data.Streamed()).notes)
 
 
 @pytest.mark.parametrize(("make", "in_an_epoch"), [(data.Sampled, 64), (data.Redrawn, 105), (data.Shortened, 64)])

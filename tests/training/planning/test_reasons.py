@@ -226,6 +226,7 @@ class Once(data.Digits):
         (Counting, "the data module overrides on_after_batch_transfer"),
         (Twice, "there are 2 validation loaders"),
         (Once, "the training batches come from a generator"),
+        (data.Streaming, "the training batches come from a GoingOn"),
     ],
 )
 def test_data(make: type, pattern: str) -> None:
