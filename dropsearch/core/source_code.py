@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import linecache
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -154,6 +155,15 @@ def _parsed(text: str) -> ast.Module | None:
 
 
 def _tree(path: str) -> ast.Module | None:
+    """Return the statements of a file, or of a notebook's cell, which is no file."""
+    try:
+        return _of_file(path, os.stat(path).st_mtime_ns)
+    except OSError:
+        return _parsed("".join(linecache.getlines(path)))
+
+
+@cache
+def _of_file(path: str, _changed: int) -> ast.Module | None:
     linecache.checkcache(path)
     return _parsed("".join(linecache.getlines(path)))
 

@@ -32,7 +32,7 @@ def code_digests(roots: Iterable[Any]) -> dict[str, str]:
     """Return digests of the user code that objects, classes and functions consist of, by qualified name.
 
     These are the classes of the objects and of what they hold, functions, and what their code names: classes,
-    functions, and settings at the top of a module. Code of an installed package counts if a root is of it.
+    functions, and settings at the top of a module. Of installed packages only the classes of the roots count.
     """
     return _Code(roots).found
 
@@ -43,8 +43,8 @@ class _Code:
         self._seen: dict[int, Any] = {}
         """What was visited, which keeps its identity."""
         self._pending = list(roots)
-        kinds = (root if isinstance(root, Definition) else type(root) for root in self._pending)
-        self._packages = {str(kind.__module__).partition(".")[0] for kind in kinds} - LIBRARIES
+        for kind in {root if isinstance(root, Definition) else type(root) for root in self._pending}:
+            self._note_installed(kind)
         while self._pending and len(self._seen) < MOST_PARTS:
             with suppress(Exception):  # objects of users may raise anything; what does is left out
                 self._visit(self._pending.pop())
@@ -77,11 +77,21 @@ class _Code:
         self._pending += [part for name, part in held if is_users or name == "_modules" or name[:1] != "_"]
 
     def _is_users(self, module: str | None) -> bool:
-        package = str(module).partition(".")[0]
-        if package in LIBRARIES or package in self._packages:
-            return package not in LIBRARIES
+        if _package(module) in LIBRARIES:
+            return False
         path = getattr(sys.modules.get(str(module)), "__file__", None) or ""
         return module is not None and _INSTALLED.isdisjoint(path.split(os.sep))
+
+    def _note_installed(self, kind: Definition) -> None:
+        """Note a class of an installed package, such as a user's own, with its bases in the package."""
+        package = _package(kind.__module__)
+        for each in kind.__mro__ if isinstance(kind, type) else (kind,):
+            if (
+                package not in LIBRARIES
+                and _package(each.__module__) == package
+                and not self._is_users(each.__module__)
+            ):
+                self._note(f"{each.__module__}.{each.__qualname__}", digest_of(each))
 
     def _define(self, definition: Definition) -> None:
         """Note a class or function of the user's, and go on with what it consists of."""
@@ -106,6 +116,8 @@ class _Code:
         if isinstance(value, _SETTINGS):
             self._set(name, value, repr(value))
         else:
+            kind = value if isinstance(value, Definition) else type(value)
+            self._note(name, short(f"{kind.__module__}.{kind.__qualname__}"))
             self._pending.append(value)
 
     def _name(self, name: str, value: Any) -> None:
@@ -128,3 +140,7 @@ class _Code:
         is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and os.sep in value)
         if words[-1] not in PLACES and not is_path and not is_secret_key("_".join(words)):
             self._note(name, short(text))
+
+
+def _package(module: str | None) -> str:
+    return str(module).partition(".")[0]

@@ -215,10 +215,12 @@ def _check_same(study: optuna.Study, given: Mapping[str, Any], allow_code_change
 
 
 def _changed_code(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return the names of classes, functions and settings whose code differs."""
-    now = given.get(CODE, {})
-    before = stored.get(CODE, now)
-    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    """Return the names of classes, functions and settings whose code differs.
+
+    A name of one side alone is no change: what names it has changed, or has only now imported it.
+    """
+    before, now = stored.get(CODE, {}), given.get(CODE, {})
+    return sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
 
 
 def listed(names: Sequence[str]) -> str:

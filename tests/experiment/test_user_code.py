@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages import InMemoryStorage
+from sklearn.linear_model import LogisticRegression
 
+from dropsearch.core.errors import InputError
 from dropsearch.experiment.user_code import code_digests
+from dropsearch.study.studies import check_studies, open_study
 from tests.experiment.conftest import Cli
 
 SOURCE = '''
@@ -164,6 +168,13 @@ def test_code_of_libraries_and_of_this_package_is_left_out(imported: Imported) -
     assert {name.partition(".")[0] for name in digests(imported(SOURCE))} == {"place", "other_place"}
 
 
+def test_of_an_installed_package_the_classes_of_the_roots_count() -> None:
+    found = code_digests([LogisticRegression()])
+    assert "sklearn.linear_model._logistic.LogisticRegression" in found
+    assert "sklearn.base.BaseEstimator" in found
+    assert not [name for name in found if name.rpartition(".")[2].islower()], "no function that they call"
+
+
 def test_a_closure_counts_with_its_values(imported: Imported) -> None:
     module = imported(SOURCE)
 
@@ -174,6 +185,24 @@ def test_a_closure_counts_with_its_values(imported: Imported) -> None:
     one, two, elsewhere = (code_digests([make]) for make in makers)
     assert one != two
     assert one == elsewhere, "where the data are is no part of the code"
+
+
+def test_a_closure_counts_with_the_class_of_what_it_holds(imported: Imported) -> None:
+    module = imported(SOURCE)
+
+    def made_with(criterion: Any) -> Callable[[], Any]:
+        return lambda: module.Net(criterion)
+
+    one, two = code_digests([made_with(module.Focal())]), code_digests([made_with(module.Rows())])
+    assert [name.rpartition(".")[2] for name in one.keys() & two.keys() if one[name] != two[name]] == ["criterion"]
+
+
+def test_what_is_imported_late_is_no_change() -> None:
+    storage, before = InMemoryStorage(), {"a.Net": "1"}
+    open_study(storage, "s/none", {"code": before}, None)
+    check_studies(storage, {"s/none": {"code": {**before, "b.imported_in_a_step": "2"}}})
+    with pytest.raises(InputError, match=r"the code of a\.Net must be the same as when study s/none began"):
+        check_studies(storage, {"s/none": {"code": {"a.Net": "3"}}})
 
 
 def test_lambdas_of_one_line_and_partials_are_told_apart(imported: Imported) -> None:
