@@ -153,6 +153,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # On a busy machine the preparation would say after ten seconds that it goes on.
+    monkeypatch.setattr("dropsearch.core.preparation.LOG_TICK", 1e9)
 
     def run(*arguments: str) -> Ended:
         before = set(tmp_path.rglob("*"))
