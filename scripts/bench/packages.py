@@ -5,7 +5,7 @@
 MODEL and DATA are names in tests/ecosystem/NAME.py. Each round times all sides in turn, in alternating order, and the
 ratios of a round are taken, so that other load on the machine falls on all alike. One process with one thread trains.
 CPU and wall time are taken; other load changes CPU time less. The side `search` is a whole sequential search: the
-study, tracking in MLflow with its process, and checkpoints; start-up before it is not counted.
+study and tracking in MLflow with its process, without checkpoints; start-up before it is not counted.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def timed(run: Callable[[], Any]) -> Seconds:
 
 
 def search(package: str, model: str, data: str, monitor: str, epochs: int, trials: int) -> Seconds:
-    """Search a model sequentially with its study, MLflow and checkpoints; return the seconds after start-up."""
+    """Search a model sequentially with its study and MLflow; return the seconds after start-up."""
     place = f"tests.ecosystem.{package}"
     with tempfile.TemporaryDirectory() as folder:
         words = [f"model._target_={place}.{model}", f"data._target_={place}.{data}", f"output_dir={folder}"]
