@@ -16,7 +16,7 @@ from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.core.user_errors import place_of_class
 from dropsearch.datasets.batch_hooks import without_hooks
 from dropsearch.datasets.given_loaders import prepared
-from dropsearch.datasets.keyed_loader import first_batches
+from dropsearch.datasets.keyed_loader import first_batches, keying_of
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.training.protocols import DataSource, GivenTrials, TrainerSettings, is_in_memory, validates_by_row
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
@@ -143,7 +143,7 @@ class _FewBatches:
     def train_loader(self, seed: int) -> Any:
         """Return a few examples in an order by seed and epoch, or a loader's first batches."""
         if self.reads_by_row:
-            return first_batches(self._data.train_loader(seed), BATCHES)
+            return first_batches(_in_double(self._data.train_loader(seed)), BATCHES)
         loader = self._data.train_loader(0)  # the same examples for all trials, each in its own order
         order, size = (
             loader.order(0),
@@ -154,7 +154,7 @@ class _FewBatches:
 
     def val_loader(self, seed: int) -> Any:
         """Return the first validation batches of a trial."""
-        return first_batches(self._data.val_loader(seed), BATCHES)  # type: ignore[attr-defined]
+        return first_batches(_in_double(self._data.val_loader(seed)), BATCHES)  # type: ignore[attr-defined]
 
     def train_part_loader(self) -> _Batches:
         """Return the first batch of the part of the training set."""
@@ -163,6 +163,14 @@ class _FewBatches:
     def val_dataloader(self) -> _Batches:
         """Return the first validation batches."""
         return _Batches([mapped(batch, double) for batch in itertools.islice(self._data.val_dataloader(), BATCHES)])
+
+
+def _in_double(loader: Any) -> Any:
+    """Return a loader returned by `keyed` whose batches are converted by `double`; others are returned unchanged."""
+    if (keying := keying_of(loader)) is not None:
+        prepare = keying.prepare
+        keying.prepare = lambda batch: mapped(prepare(batch), double)
+    return loader
 
 
 def double(tensor: Tensor) -> Tensor:

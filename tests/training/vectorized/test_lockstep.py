@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -60,6 +61,39 @@ class Mapped(LitNet):
 
 def test_law_2_holds_for_hooks_on_batches(tmp_path: Path) -> None:
     assert_law_2(Case(Mapped, Scaling(), epochs=2), tmp_path)
+
+
+class Held:
+    """A batch that Lightning moves to a device, and leaves in float32 in double precision."""
+
+    def __init__(self, examples: list[Any]) -> None:
+        self.x = torch.stack([x for x, _ in examples])
+        self.y = torch.stack([y for _, y in examples])
+
+    def to(self, device: Any, **_: Any) -> Held:
+        self.x, self.y = self.x.to(device), self.y.to(device)
+        return self
+
+
+class OwnLoader(DataLoader):
+    """A class of its own, whose examples are not taken into memory."""
+
+
+class OfHeld(LitNet):
+    """Trains on such batches, of which Lightning does not find the size."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self(batch.x), batch.y)
+        self.log("train_loss" if self.training else "val_loss", loss, batch_size=len(batch.y))
+        return loss
+
+    validation_step = training_step
+
+
+def test_batches_that_lightning_leaves_in_float32() -> None:
+    x, y = tensors()
+    held = lambda: OwnLoader(TensorDataset(x.float(), y), 16, collate_fn=Held)  # noqa: E731
+    assert Case(OfHeld, Given(held, held), epochs=2).reason() == ""
 
 
 class SingleStream(IterableDataset):
