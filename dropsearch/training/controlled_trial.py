@@ -109,7 +109,11 @@ def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[.
         # The Trainer's `global_step` does not change while gradients accumulate, so masks would repeat.
         steps = itertools.count()
 
+        module = getattr(training_step, "__self__", None)
+
         def controlled_step(*args: Any, **kwargs: Any) -> Any:
+            if module is not None and not module.trainer.training:  # a validation step calls it
+                return training_step(*args, **kwargs)
             with control.training_step(next(steps)), _stop_iteration_as_error():
                 answer = training_step(*args, **kwargs)
             loss = answer["loss"] if isinstance(answer, Mapping) else answer

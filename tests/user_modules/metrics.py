@@ -256,6 +256,18 @@ class Weighing(LitNet):
         self.log("val_last", self.last.bias.sum(), batch_size=torch.tensor(3))
 
 
+class Validating(LitNet):
+    """Validates by its training step."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self(batch[0]), batch[1])
+        self.log("train_loss" if self.training else "val_loss", loss)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.training_step(batch, batch_idx)
+
+
 class Masking(LitNet):
     """Fills tensors where a mask says so: with a number, with values of each place, and by a part of an index."""
 

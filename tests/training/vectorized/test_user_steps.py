@@ -30,6 +30,7 @@ from tests.user_modules.data import Digits
         (metrics.Created, "val_loss", ["model", "drop"]),
         (metrics.Gathering, "val_loss", ["model", "drop"]),
         (metrics.Masking, "val_loss", ["model", "drop"]),
+        (metrics.Validating, "val_loss", ["model", "drop"]),
         (metrics.Weighing, "val_loss", ["model", "drop"]),
         (metrics.Teaching, "val_loss", ["model", "drop"]),
     ],
