@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import dis
 import hashlib
+import inspect
 import linecache
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -16,11 +17,14 @@ Definition = type | FunctionType
 _MISSING = object()
 
 
-def digest_of(definition: Definition) -> str:
-    """Return a digest of a class's or function's source; of its bytecode where there is no source."""
+def digest_of(definition: Definition) -> str | None:
+    """Return a digest of a class's or function's source; None without one, or if other code runs than stands there.
+
+    Other code runs, for example, where a file was edited after it was imported.
+    """
     nodes = _nodes(definition)
-    text = "\n".join(map(ast.unparse, nodes)) if nodes else repr(sorted(map(_bytecode, codes_of(definition))))
-    return short(text)
+    runs = all(code in _compiled(code.co_filename) for code in codes_of(definition) if _tree(code.co_filename))
+    return short("\n".join(map(ast.unparse, nodes))) if nodes and runs else None
 
 
 def short(text: str) -> str:
@@ -29,15 +33,16 @@ def short(text: str) -> str:
 
 
 def functions_of(definition: Definition) -> list[FunctionType]:
-    """Return a function itself, or the functions that a class defines, those of its properties included."""
+    """Return a function itself, or the functions that a class defines, those of its properties included; unwrapped."""
     if isinstance(definition, FunctionType):
         return [definition]
     values = list(vars(definition).values())
     held = [*values, *(getattr(value, name, None) for value in values for name in _WRAPPERS)]
-    return [each for each in held if isinstance(each, FunctionType) and each.__module__ == definition.__module__]
+    unwrapped = [inspect.unwrap(each) for each in held if callable(each)]
+    return [each for each in unwrapped if isinstance(each, FunctionType) and each.__module__ == definition.__module__]
 
 
-_WRAPPERS = ("__func__", "fget", "fset", "func", "__wrapped__")
+_WRAPPERS = ("__func__", "fget", "fset", "func")
 
 
 def codes_of(definition: Definition) -> list[CodeType]:
@@ -46,26 +51,51 @@ def codes_of(definition: Definition) -> list[CodeType]:
 
 
 def global_names(definition: Definition) -> Iterator[tuple[str, Any]]:
-    """Yield what a definition's code names outside of itself, as qualified name and value; modules are looked into."""
-    scope = scope_of(definition)
-    nodes = _nodes(definition)
-    if not nodes:
-        names = {name for code in codes_of(definition) for name in code.co_names}
-        yield from ((f"{definition.__module__}.{name}", scope[name]) for name in sorted(names & scope.keys()))
-    for node in (part for each in nodes for part in ast.walk(each)):
-        yield from _named(node, scope, definition.__module__)
+    """Yield the globals that a definition uses, as qualified name and value; modules are looked into."""
+    module = sys.modules.get(definition.__module__)
+    functions = functions_of(definition)
+    scope = vars(module) if module else functions[0].__globals__ if functions else {}
+    for node in _nodes(definition):
+        yield from _names_in(node, scope, definition.__module__)
 
 
-def _named(node: ast.AST, scope: Mapping[str, Any], module: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, ast.ImportFrom):  # inside a function
-        package = str(scope.get("__package__") or "").rsplit(".", node.level - 1)[0] if node.level else ""
-        name = ".".join(filter(None, (package, node.module)))
-        origin = vars(sys.modules[name]) if name in sys.modules else {}
-        yield from ((f"{name}.{each.name}", origin[each.name]) for each in node.names if each.name in origin)
-    if isinstance(node, ast.Name | ast.Attribute):
-        found, owner = _resolved(node, scope, module)
-        if found is not _MISSING and not isinstance(found, ModuleType):
-            yield owner, found
+def names_in(node: ast.stmt, module: str) -> Iterator[tuple[str, Any]]:
+    """Yield the globals that a statement at the top of a module uses, as `global_names`."""
+    yield from _names_in(node, vars(sys.modules[module]), module)
+
+
+def _names_in(node: ast.stmt | ast.Lambda, scope: Mapping[str, Any], module: str) -> Iterator[tuple[str, Any]]:
+    statement = node if isinstance(node, ast.stmt) else ast.copy_location(ast.Expr(node), node)
+    try:
+        loaded = _loaded(compile(ast.fix_missing_locations(ast.Module([statement], [])), "", "exec"))
+    except (SyntaxError, ValueError, RecursionError):  # such as a nonlocal name of an outer function
+        return
+    for part in ast.walk(node):
+        if isinstance(part, ast.ImportFrom):  # inside a function
+            name = _imported(part, scope)
+            origin = vars(sys.modules[name]) if name in sys.modules else {}
+            yield from ((f"{name}.{each.name}", origin[each.name]) for each in part.names if each.name in origin)
+        if isinstance(part, ast.Name | ast.Attribute):
+            found, owner = _resolved(part, {name: scope[name] for name in loaded & scope.keys()}, module)
+            if found is not _MISSING and not isinstance(found, ModuleType):
+                yield owner, found
+
+
+def _loaded(code: CodeType) -> set[str]:
+    """Return the names that code reads and does not assign itself, other than those of its functions' locals."""
+    steps = list(dis.get_instructions(code))
+    own = {step.argval for step in steps if step.opname == "STORE_NAME"}
+    read = {step.argval for step in steps if step.opname in _READS}
+    return (read - own).union(*(_loaded(each) for each in code.co_consts if isinstance(each, CodeType)))
+
+
+_READS = {"LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"}
+
+
+def _imported(node: ast.ImportFrom, scope: Mapping[str, Any]) -> str:
+    """Return the name of the module that a statement imports from."""
+    package = str(scope.get("__package__") or "").rsplit(".", node.level - 1)[0] if node.level else ""
+    return ".".join(filter(None, (package, node.module)))
 
 
 def _resolved(node: ast.AST, scope: Mapping[str, Any], module: str) -> tuple[Any, str]:
@@ -79,30 +109,40 @@ def _resolved(node: ast.AST, scope: Mapping[str, Any], module: str) -> tuple[Any
     return _MISSING, ""
 
 
-def scope_of(definition: Definition) -> Mapping[str, Any]:
-    """Return the globals of a definition."""
-    functions, module = functions_of(definition), sys.modules.get(definition.__module__)
-    return functions[0].__globals__ if functions else vars(module) if module else {}
-
-
-def assignment(name: str, module: str) -> ast.AST | None:
-    """Return the top-level statement of a module that assigns a name, or None."""
+def assignments(name: str, module: str) -> list[ast.stmt]:
+    """Return the statements of a module, outside of definitions, that assign a name."""
     tree = _tree(getattr(sys.modules.get(module), "__file__", None) or "")
-    for node in tree.body if tree else ():
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            return node
-    return None
+    return [node for node in _statements(tree) if name in _assigned(node)] if tree else []
 
 
-def names_in(node: ast.AST, module: str) -> Iterator[tuple[str, Any]]:
-    """Yield what a statement of a module names, as `global_names`."""
-    scope = vars(sys.modules[module])
-    for part in ast.walk(node):
-        yield from _named(part, scope, module)
+def imported_as(name: str, module: str) -> str:
+    """Return the qualified name of what a module imports under a name by `from … import`; empty if it does not."""
+    found = sys.modules.get(module)
+    tree = _tree(getattr(found, "__file__", None) or "")
+    for node in _statements(tree) if tree else ():
+        if isinstance(node, ast.ImportFrom):
+            for each in node.names:
+                if name == (each.asname or each.name):
+                    return f"{_imported(node, vars(found))}.{each.name}"
+    return ""
 
 
-def _nodes(definition: Definition) -> list[ast.AST]:
+def _statements(node: ast.AST) -> Iterator[ast.stmt]:
+    """Yield the statements of a module, and those within `if`, `try`, `with` and loops."""
+    for inner in ast.iter_child_nodes(node):
+        if isinstance(inner, ast.stmt) and not _name(inner):
+            yield inner
+        if not _name(inner):
+            yield from _statements(inner)
+
+
+def _assigned(node: ast.stmt) -> set[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    parts = (part for target in targets if target is not None for part in ast.walk(target))
+    return {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+
+
+def _nodes(definition: Definition) -> list[Any]:
     """Return the statements that define a class or function; empty without a source."""
     codes = codes_of(definition)
     paths = [code.co_filename for code in codes]
@@ -146,26 +186,38 @@ def _last_line(node: Any) -> int:
     return node.end_lineno
 
 
+def _text(path: str) -> str:
+    """Return the text of a file, or of a notebook's cell, which is no file."""
+    linecache.checkcache(path)
+    return "".join(linecache.getlines(path))
+
+
+def _tree(path: str) -> ast.Module | None:
+    """Return the statements of a file without docstrings and type hints; None if it cannot be read."""
+    return _parsed(_text(path)) if path else None
+
+
+def _compiled(path: str) -> frozenset[CodeType]:
+    """Return the code of all functions and classes of a file."""
+    return _codes(_text(path), path)
+
+
+@cache
+def _codes(text: str, path: str) -> frozenset[CodeType]:
+    found: list[CodeType] = []
+    pending = [compile(text, path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)]
+    while pending:
+        found.append(pending.pop())
+        pending += [each for each in found[-1].co_consts if isinstance(each, CodeType)]
+    return frozenset(found)
+
+
 @cache
 def _parsed(text: str) -> ast.Module | None:
     try:
         return _Bare().visit(ast.parse(text))
     except (SyntaxError, ValueError, RecursionError):
         return None
-
-
-def _tree(path: str) -> ast.Module | None:
-    """Return the statements of a file, or of a notebook's cell, which is no file."""
-    try:
-        return _of_file(path, os.stat(path).st_mtime_ns)
-    except OSError:
-        return _parsed("".join(linecache.getlines(path)))
-
-
-@cache
-def _of_file(path: str, _changed: int) -> ast.Module | None:
-    linecache.checkcache(path)
-    return _parsed("".join(linecache.getlines(path)))
 
 
 class _Bare(ast.NodeTransformer):
@@ -182,9 +234,3 @@ class _Bare(ast.NodeTransformer):
         if isinstance(node, ast.arg):
             node.annotation = None
         return node
-
-
-def _bytecode(code: CodeType) -> str:
-    """Return what a function computes, without line numbers."""
-    constants = [_bytecode(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
-    return repr((code.co_name, code.co_code.hex(), code.co_names, code.co_varnames, constants))

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import sys
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from types import MethodType
+from types import MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.core.printable import is_secret_key
-from dropsearch.core.source_code import Definition, assignment, digest_of, functions_of, global_names, names_in, short
+from dropsearch.core.source_code import (
+    Definition,
+    assignments,
+    digest_of,
+    functions_of,
+    global_names,
+    imported_as,
+    names_in,
+    short,
+)
 from dropsearch.core.user_errors import LIBRARIES
 from dropsearch.datasets.batch_digest import PLACES
 
 MOST_PARTS = 20_000
 """Objects that are looked at."""
-MOST_ITEMS = 1_000
+MOST_ITEMS = 100
 """Items of a container that are looked at."""
+_RELATIVE = ("./", "../", "~")
 _INSTALLED = {"site-packages", "dist-packages"}
 _SETTINGS = (bool, int, float, str, type(None))
 
@@ -31,8 +43,9 @@ _SETTINGS = (bool, int, float, str, type(None))
 def code_digests(roots: Iterable[Any]) -> dict[str, str]:
     """Return digests of the user code that objects, classes and functions consist of, by qualified name.
 
-    These are the classes of the objects and of what they hold, functions, and what their code names: classes,
-    functions, and settings at the top of a module. Of installed packages only the classes of the roots count.
+    These are the classes of the objects and of what they hold, functions, and the globals that their code uses:
+    classes, functions, and settings at the top of a file, which count by their text. Of installed packages only the
+    classes of the roots count. What has no source is left out.
     """
     return _Code(roots).found
 
@@ -42,15 +55,16 @@ class _Code:
         self.found: dict[str, str] = {}
         self._seen: dict[int, Any] = {}
         """What was visited, which keeps its identity."""
-        self._pending = list(roots)
+        self._pending = deque(roots)  # what is nearest to the roots comes first
         for kind in {root if isinstance(root, Definition) else type(root) for root in self._pending}:
             self._note_installed(kind)
         while self._pending and len(self._seen) < MOST_PARTS:
             with suppress(Exception):  # objects of users may raise anything; what does is left out
-                self._visit(self._pending.pop())
+                self._visit(self._pending.popleft())
 
     def _visit(self, value: Any) -> None:
-        if id(value) in self._seen or isinstance(value, (*_SETTINGS, Tensor)):
+        value = inspect.unwrap(value) if callable(value) else value
+        if id(value) in self._seen or isinstance(value, (*_SETTINGS, Tensor, ModuleType)):
             return
         self._seen[id(value)] = value
         if isinstance(value, Definition):
@@ -107,10 +121,11 @@ class _Code:
                 with suppress(ValueError):  # not assigned yet
                     self._closed(f"{name}.{word}", cell.cell_contents)
 
-    def _note(self, name: str, digest: str) -> None:
+    def _note(self, name: str, digest: str | None) -> None:
         """Note a digest; two definitions may have one name."""
-        before = self.found.get(name, digest)
-        self.found[name] = digest if before == digest else short("".join(sorted((before, digest))))
+        if digest is not None:
+            before = self.found.get(name, digest)
+            self.found[name] = digest if before == digest else short("".join(sorted((before, digest))))
 
     def _closed(self, name: str, value: Any) -> None:
         if isinstance(value, _SETTINGS):
@@ -121,25 +136,30 @@ class _Code:
             self._pending.append(value)
 
     def _name(self, name: str, value: Any) -> None:
-        """Note a setting at the top of a module; go on with a class, a function, or an object."""
+        """Note a setting at the top of a file; go on with a class, a function, or an object."""
         module, _, word = name.rpartition(".")
-        if isinstance(value, Definition) or not self._is_users(module):
+        if isinstance(inspect.unwrap(value) if callable(value) else value, Definition) or not self._is_users(module):
             self._pending.append(value)
         elif name not in self.found and not word.startswith("__"):
-            node = assignment(word, module)
-            if node is not None or isinstance(value, _SETTINGS):
-                self._set(name, value, repr(value) if node is None else ast.unparse(node))
-            for named, part in names_in(node, module) if node is not None else ():
-                if named != name:
-                    self._name(named, part)
-            self._pending.append(value)
+            if nodes := assignments(word, module):
+                self._set(name, value, "\n".join(map(ast.unparse, nodes)))
+                for named, part in (each for node in nodes for each in names_in(node, module)):
+                    if named != name:
+                        self._name(named, part)
+                self._pending.append(value)
+            elif origin := imported_as(word, module):
+                self._name(origin, value)
 
     def _set(self, name: str, value: Any, text: str) -> None:
         """Note a setting, unless it is the place of something, or a secret."""
         words = name.rpartition(".")[2].lower().split("_")
-        is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and os.sep in value)
+        is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and _is_path(value))
         if words[-1] not in PLACES and not is_path and not is_secret_key("_".join(words)):
             self._note(name, short(text))
+
+
+def _is_path(text: str) -> bool:
+    return os.sep in text and (os.path.isabs(text) or text.startswith(_RELATIVE) or os.path.exists(text))
 
 
 def _package(module: str | None) -> str:

@@ -88,7 +88,10 @@ class TrialModules:
                 "leave it out"
             )
         self.probe: ModuleProbe = probe(first, source.for_trainer(config.seed), settings, config.sites.per_call)
-        self.code = code_digests([builder.target, first, *source.parts, settings.trainer()])
+        given = settings.trainer()
+        callbacks = given.get("callbacks") or ()
+        callbacks = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+        self.code = code_digests([builder.target, first, *source.parts, *callbacks, given])
         """Digests of the user code of module, data and Trainer arguments, by qualified name."""
         at_start = dataclasses.replace(PROBED, hyperparameters=self.start)
         found = routes(builder.names, self.probe.optimizers)

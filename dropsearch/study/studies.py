@@ -65,6 +65,8 @@ def _opened(
     stored = study.user_attrs.get(FINGERPRINT)
     if stored and (changed := _changed_code(stored, given)):
         study.set_user_attr(CODE_CHANGES, sorted({*study.user_attrs.get(CODE_CHANGES, ()), *changed}))
+    if stored and CODE in given:  # what this process has not imported yet stays
+        given = {**given, CODE: {**stored.get(CODE, {}), **given[CODE]}}
     if stored != given:
         study.set_user_attr(FINGERPRINT, given)
     return study

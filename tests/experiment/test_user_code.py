@@ -212,16 +212,101 @@ def test_lambdas_of_one_line_and_partials_are_told_apart(imported: Imported) -> 
     assert "place.smoothed" in code_digests([partial(module.smoothed, classes=2)])
 
 
-def test_without_a_source_the_bytecode_counts() -> None:
-    def made(text: str) -> dict[str, str]:
-        scope: dict[str, Any] = {"__name__": "made_here"}
-        exec(text, scope)
-        return code_digests([scope["loss"]])
+def test_what_has_no_source_is_left_out() -> None:
+    scope: dict[str, Any] = {"__name__": "made_here"}
+    exec("def loss(x):\n    return x + 1", scope)
+    assert code_digests([scope["loss"]]) == {}
 
-    first = made("def loss(x):\n    return x + 1")
-    assert first == made("def loss(x):\n\n    # more\n    return x + 1")
-    assert first != made("def loss(x):\n    return x + 2")
-    assert list(first) == ["made_here.loss"]
+
+def test_locals_and_attributes_are_no_globals(imported: Imported) -> None:
+    # As in a notebook, whose globals have the names of locals: the last output, a loss, an index.
+    module = imported(SOURCE)
+    before = digests(module)
+    for number, name in enumerate(("_", "x", "y", "loss", "batch", "rows", "lr", "log", "layers")):
+        setattr(module, name, number)
+    assert digests(module) == before
+
+
+def test_a_file_that_was_edited_after_its_import_is_left_out(imported: Imported, tmp_path: Path) -> None:
+    module = imported(SOURCE)
+    assert "place.Net" in digests(module)
+    (tmp_path / "place.py").write_text(SOURCE.replace("F.relu(x)", "F.gelu(x)"))
+    assert "place.Net" not in digests(module), "other code runs than stands there"
+
+
+WRAPPED = """
+import functools
+import os
+import time
+
+import torch
+
+if True:
+    DEVICE = "a"
+else:
+    DEVICE = "b"
+A, B = 1, 2
+BASE = "bert/tiny-a"
+CALLS = {}
+
+
+def timed(function):
+    @functools.wraps(function)
+    def inner(*args, **more):
+        CALLS[function.__name__] = time.time()
+        return function(*args, **more)
+
+    return inner
+
+
+def helper(x):
+    return x + 1
+
+
+@functools.lru_cache
+def weights():
+    return 3
+
+
+class Net:
+    @timed
+    def prepare(self):
+        return weights()
+
+    @torch.no_grad()
+    def step(self, x):
+        return helper(x) * A, DEVICE, BASE
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ("x + 1", "x + 2", "place.helper"),
+        ("return 3", "return 4", "place.weights"),
+        ("return function(*args, **more)", "return function(*args)", "place.timed"),
+        ('DEVICE = "b"', 'DEVICE = "c"', "place.DEVICE"),
+        ("A, B = 1, 2", "A, B = 3, 2", "place.A"),
+        ("bert/tiny-a", "bert/tiny-b", "place.BASE"),
+    ],
+)
+def test_what_is_behind_wrappers_counts(imported: Imported, before: str, after: str, changed: str) -> None:
+    first = code_digests([imported(WRAPPED).Net()])
+    then = code_digests([imported(WRAPPED.replace(before, after)).Net()])
+    assert {name for name in {*first, *then} if first.get(name) != then.get(name)} == {changed}
+
+
+def test_settings_that_are_imported_by_name_count(imported: Imported) -> None:
+    source = "from other_place import WEIGHT as W\n\n\nclass Net:\n    def step(self):\n        return W\n"
+    first, then = (code_digests([imported(source, f"WEIGHT = {weight}\n").Net]) for weight in (1, 2))
+    assert {name for name in first if first[name] != then[name]} == {"other_place.WEIGHT"}
+
+
+def test_much_data_does_not_hide_the_code(imported: Imported) -> None:
+    module = imported(SOURCE)
+    data = module.Data()
+    data.sentences = [[(f"word{i}", {"tag": [i]}) for i in range(25)] for _ in range(2000)]
+    assert {"place.Net", "place.Focal", "place.smoothed"} <= code_digests([data, module.Net()]).keys()
 
 
 RUN = (
