@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from dropsearch.config.budget import is_time
-from dropsearch.core.errors import InputError
+from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import ArmOutcome, Confirmed, TrialPhase, TrialResult
 from dropsearch.core.records.arms import typical_rates
 from dropsearch.core.seeds import confirmation_seeds, repeat_seed
@@ -143,6 +143,11 @@ class ArmRunner:
                 self.engine.run(tracked)
                 while feed.held and not self.cancelled():
                     self.engine.run(tracked)
+                if feed.store.is_training and not self.cancelled():
+                    raise RunError(
+                        f"the engine ended before the trials of arm {feed.store.arm} that it had begun: repeat the "
+                        "command, which trains them again"
+                    )
             others = {owner for feed in feeds for owner in feed.store.running_elsewhere()}
             if self.cancelled() or not others:
                 return

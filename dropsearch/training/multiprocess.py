@@ -22,6 +22,7 @@ import torch
 
 from dropsearch.core.errors import RunError
 from dropsearch.core.records import TrialResult, TrialSpec
+from dropsearch.training.checked_feed import CheckedFeed
 from dropsearch.training.crews import Crew, ForkedCrew
 from dropsearch.training.protocols import INTERRUPTED, Engine, Feed
 
@@ -90,6 +91,7 @@ class CrewEngine(Engine):
         Raises:
             RunError: Processes die before they end a trial.
         """
+        feed = CheckedFeed(feed)
         self.crew.stop(False)
         self._asked_to_stop = math.inf
         self._is_exhausted = False

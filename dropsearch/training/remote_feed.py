@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -33,6 +34,19 @@ class Channel(Protocol):
         ...
 
 
+class RunEndedError(RunError):
+    """The run of a worker has ended. Engines pass it on, as they do any `RunError`."""
+
+
+@contextmanager
+def _while_the_run_lives() -> Iterator[None]:
+    """Raise `RunEndedError` if the channel is closed; the same errors of user code are its own."""
+    try:
+        yield
+    except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+        raise RunEndedError("the run has ended") from error
+
+
 class RemoteFeed:
     """The run's feed. Each call is one message; only `tell` does not wait for an answer."""
 
@@ -41,8 +55,9 @@ class RemoteFeed:
         self.held = False
 
     def _answer(self, *words: Any) -> Any:
-        self._channel.send(words)
-        return self._channel.recv()
+        with _while_the_run_lives():
+            self._channel.send(words)
+            return self._channel.recv()
 
     def ask(self, count: int) -> list[TrialSpec]:
         """Return the next trials; wait for them if this worker has none open and more will become available."""
@@ -55,7 +70,8 @@ class RemoteFeed:
 
     def tell(self, results: Sequence[TrialResult]) -> None:
         """Send results."""
-        self._channel.send(("tell", list(results)))
+        with _while_the_run_lives():
+            self._channel.send(("tell", list(results)))
 
 
 def work(make_engine: Callable[[], Engine], channel: Channel, stopped: Callable[[], bool], threads: int = 1) -> None:
@@ -68,13 +84,18 @@ def work(make_engine: Callable[[], Engine], channel: Channel, stopped: Callable[
     try:
         engine = make_engine()
         while True:
-            engine.run(RemoteFeed(channel, stopped, channel.recv()))
-            channel.send(("done",))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the run has ended
-    except (InputError, RunError) as error:
-        channel.send(("failed", error))
+            with _while_the_run_lives():
+                most_at_once = channel.recv()
+            engine.run(RemoteFeed(channel, stopped, most_at_once))
+            with _while_the_run_lives():
+                channel.send(("done",))
+    except RunEndedError:
+        pass
+    except InputError as error:
+        channel.send(("failed", InputError(str(error))))
+    except RunError as error:
+        channel.send(("failed", RunError(str(error))))
     except (SystemExit, KeyboardInterrupt) as error:  # a trial's: signals from outside are ignored here
         channel.send(("dying", described(error)))
     except Exception as error:
-        channel.send(("failed", RunError(f"{type(error).__name__}: {error}")))
+        channel.send(("failed", RunError(f"a training process failed ({described(error)})")))

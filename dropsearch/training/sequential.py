@@ -22,6 +22,7 @@ from dropsearch.core.user_errors import described, message_of
 from dropsearch.dropout.trial_control import FirstSteps, HiddenDrawError, TrialControl
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.adapters.learning_rate import used_settings
+from dropsearch.training.checked_feed import CheckedFeed
 from dropsearch.training.controlled_trial import (
     controlled_hooks,
     controlled_trial,
@@ -80,8 +81,9 @@ class SequentialEngine(Engine):
 
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled."""
-        while not feed.cancelled() and (specs := feed.ask(1)):
-            feed.tell([self.train(spec, feed) for spec in specs])
+        checked = CheckedFeed(feed)
+        while not checked.cancelled() and (specs := checked.ask(1)):
+            checked.tell([self.train(spec, checked) for spec in specs])
 
     def train(self, spec: TrialSpec, feed: Feed) -> TrialResult:
         """Train one trial. An error becomes the reason of a failed result."""

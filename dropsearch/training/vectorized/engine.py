@@ -10,6 +10,7 @@ from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.global_state import process_state_kept
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described, message_of
+from dropsearch.training.checked_feed import CheckedFeed
 from dropsearch.training.protocols import CheckpointPath, DataSource, Engine, Feed, TrainerSettings, describe_engine
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.held_once import NotHeldOnceError
@@ -49,7 +50,7 @@ class VectorizedEngine(Engine):
 
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled."""
-        partitioned = PartitionedFeed(feed, self.width)
+        partitioned = PartitionedFeed(CheckedFeed(feed), self.width)
         self._run(partitioned)
         if feed.cancelled():
             partitioned.interrupt_waiting()

@@ -1,0 +1,71 @@
+"""A feed whose errors end the run: an engine takes none of them for an error of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.user_errors import described
+from dropsearch.training.protocols import Feed
+
+
+class CheckedFeed:
+    """Forwards every call to a feed and raises its errors as `RunError`, which no engine catches.
+
+    Engines turn other errors into failed trials, or train sequentially after them. An error of a study, a sampler or a
+    tracker would then be lost, and with it the trials that the feed was told of.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self.most_at_once = feed.most_at_once
+
+    @property
+    def held(self) -> bool:
+        """Whether to ask again later."""
+        return self._feed.held
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials."""
+        with _raising("no trial can be started"):
+            return self._feed.ask(count)
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Forward epochs."""
+        with _raising(f"no epoch can be reported of {_named([spec for spec, _ in reports])}"):
+            return self._feed.report(reports)
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Forward results."""
+        with _raising(f"no result can be recorded of {_named([result.spec for result in results])}"):
+            self._feed.tell(results)
+
+    def cancelled(self) -> bool:
+        """Return whether to stop."""
+        try:  # called in every step
+            return self._feed.cancelled()
+        except (InputError, RunError):
+            raise
+        except Exception as error:
+            raise _run_error("the run cannot go on", error) from error
+
+
+@contextmanager
+def _raising(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (InputError, RunError):
+        raise
+    except Exception as error:
+        raise _run_error(what, error) from error
+
+
+def _run_error(what: str, error: Exception) -> RunError:
+    return RunError(f"{what} ({described(error)}): repeat the command to continue from the recorded trials")
+
+
+def _named(specs: Sequence[TrialSpec]) -> str:
+    more = f" and {len(specs) - 1} more" if len(specs) > 1 else ""
+    return f"trial {specs[0].key}{more}" if specs else "no trial"
