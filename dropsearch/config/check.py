@@ -50,9 +50,8 @@ def check(config: Config) -> None:
 
 
 def remember(config: Config) -> None:
-    """Remember the passwords and tokens of a configuration and of the environment."""
-    remember_secrets(plain(config))
-    remember_secrets(dict(os.environ))
+    """Remember the passwords and tokens of a configuration and of the environment, and forget those before."""
+    remember_secrets(plain(config), os.environ)
 
 
 def _file(config: Config, key: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
+
+from dropsearch.core.ordinary_text import is_name, is_path, may_be_secret, words_in
 
 MASK = "***"
 """Replacement for a password or a token."""
@@ -24,18 +26,23 @@ _SECRET = (
     r"(?:access|account|api|auth|bearer|bot|deploy|git(?:hub|lab)|hf|jwt|private|refresh|secret|security|session|slack)"
     r"[_-]?token"
 )
-_NAME = rf"(?:[\w.-]*[_.-])?(?:{_SECRET})|(?:[\w.-]*\.)?token|(?-i:[A-Z0-9_]*_TOKEN)"
+_NAME = (
+    rf"(?:[\w.-]*[_.-])?(?:{_SECRET})|(?:[\w.-]*\.)?token|"
+    r"(?-i:(?!(?:\w+_)?(?:BOS|CLS|END|EOS|EXTRA|IMAGE|MASK|MAX|MIN|NEW|NEXT|PAD|SEP|START|STOP|UNK)_TOKEN)[A-Z0-9_]*_TOKEN)"
+)
+"""Names of secrets, as whole words; of tokens, not those of a vocabulary."""
 _KEY = re.compile(_NAME, re.IGNORECASE)
 _SCHEME = r"(?<![A-Za-z0-9+.-])((?!https?:)[A-Za-z][A-Za-z0-9+.-]*://|https?://(?![^\s/:@]*:\d{1,5}/))"
 """The start of an address; not of an HTTP address with a port, whose path may contain an @."""
 _USERINFO = re.compile(rf"{_SCHEME}([^\s/:@]*):(\S*)@", re.IGNORECASE)
 _WHOLE_USERINFO = re.compile(rf"{_SCHEME}([^/:@]*):(.*)@", re.DOTALL | re.IGNORECASE)
-_USER_ALONE = re.compile(r"(https?://)([^\s/:@]+)@")
+_USER_ALONE = re.compile(r"(https?://)(?:(?=[^\s/:@]*\d)[^\s/:@]+|[^\s/:@]{20,})@")
+"""A user that may be a token, since it has a digit or is long."""
 _QUERY = re.compile(
     rf"([?&;](?:{_NAME}|key|sig|(?:[\w-]*-)?signature|sslpassword|odbc_connect)=)[^&;\s\"']+", re.IGNORECASE
 )
 _ASSIGNED = re.compile(
-    rf"((?<![\w.-])(?:{_NAME})[\"']?\s?[:=]\s?)(?![\"']?\$\{{)"
+    rf"((?<![\w.-])(?!(?-i:PWD)[\"']?\s?[:=]\s?[\"']?[~/])(?:{_NAME})[\"']?\s?[:=]\s?)(?![\"']?\$\{{)"
     r"(\"[^\"]*\"|'[^']*'|\([^()]*\)|(?:(?:Basic|Bearer|Token)\s)?[^\s,;&}\])]+)",
     re.IGNORECASE,
 )
@@ -46,10 +53,12 @@ _TOKEN = re.compile(
     r"xox[abprs]-[\w-]{10,}|dapi[0-9a-f]{32}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
 )
 """Tokens of well-known services, which their format tells."""
-_known: dict[str, None] = {}
-"""Passwords and tokens that this process was given, the longest first, which are masked wherever they stand."""
-SHORTEST, LONG = 8, 16
-"""Number of characters of a secret that is remembered, and of one that may be of letters alone."""
+_SCHEMES = re.compile(r"^(?:Basic|Bearer|Token)\s+(\S+)$", re.IGNORECASE)
+"""Authorization whose last word alone is the secret."""
+_FOLDERS = frozenset({"PWD", "OLDPWD"})
+"""Variables of shells for folders; in the address of a database, ``PWD`` is a password."""
+_known: dict[str, re.Pattern[str]] = {}
+"""What finds the passwords and tokens of this run in text, the longest first."""
 
 
 def is_secret_key(key: str) -> bool:
@@ -58,65 +67,92 @@ def is_secret_key(key: str) -> bool:
 
 
 def masked(text: str) -> str:
-    """Return text with ``***`` in place of passwords and tokens.
+    """Return text with ``***`` in place of passwords and tokens: those of `masked_by_form` and `remember_secrets`."""
+    for known in _known.values():
+        text = known.sub(MASK, text)
+    return masked_by_form(text)
+
+
+def masked_if_whole(text: str) -> str:
+    """Return ``***`` if the text is a remembered secret as a whole, otherwise what `masked_by_form` returns."""
+    return MASK if text in _known else masked_by_form(text)
+
+
+def masked_by_form(text: str) -> str:
+    """Return text with ``***`` in place of passwords and tokens that their place or format tells, in any environment.
 
     These are the password of a URL (and the user of an HTTP address, which may be a token), arguments such as
-    ``?token=`` behind it, assignments to names such as ``API_KEY=``, tokens of well-known services, and the values of
-    `remember_secrets`.
+    ``?token=`` behind it, assignments to names such as ``API_KEY=``, and tokens of well-known services.
     """
-    for known in _known:
-        text = text.replace(known, MASK)
     whole = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
     text = (_WHOLE_USERINFO if whole else _USERINFO).sub(rf"\1\2:{MASK}@", text)
-    text = _USER_ALONE.sub(rf"\1{MASK}@", text)
-    for named in (_QUERY, _ASSIGNED, _OPTION, _BEARER):
-        text = named.sub(rf"\1{MASK}", text)
+    for named in (_USER_ALONE, _QUERY, _ASSIGNED, _OPTION, _BEARER):
+        text = named.sub(rf"\1{MASK}{'@' if named is _USER_ALONE else ''}", text)
     return _TOKEN.sub(MASK, text)
 
 
-def remember_secrets(values: Any, key: str = "") -> None:
-    """Remember the passwords and tokens in nested values, for `masked`, except short ones and plain words."""
+def remember_secrets(values: Any, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Remember the passwords and tokens of a run for `masked`, and forget those of an earlier run.
+
+    Numbers, paths and words are not remembered, nor are names that the configuration also uses for something else.
+    Other secrets that look like a name are masked as whole words only, and not in paths.
+
+    Args:
+        values: The nested values of the configuration.
+        environment: The environment variables.
+    """
+    ordinary = {*words_in(masked_values(values, text=masked_by_form))}
+    given = {*_given_secrets(values), *_given_secrets({k: v for k, v in environment.items() if k not in _FOLDERS})}
+    found = {each for text in given for each in (text, unquote(text), *_SCHEMES.findall(text)) if may_be_secret(each)}
+    ordered = sorted((each for each in found if not (is_name(each) and each in ordinary)), key=lambda e: (-len(e), e))
+    _known.clear()
+    _known.update({each: _finder(each) for each in ordered})
+
+
+def _finder(secret: str) -> re.Pattern[str]:
+    text = re.escape(secret)
+    return re.compile(rf"(?<![\w/\\.-]){text}(?![\w/\\-]|\.\w)" if is_name(secret) else text)
+
+
+def _given_secrets(values: Any, key: str = "") -> Iterator[str]:
+    """Yield the passwords and tokens in nested values that their key, place or format tells."""
     if isinstance(values, Mapping):
         for name, value in values.items():
-            remember_secrets(value, key if is_secret_key(key) else str(name))
+            yield from _given_secrets(value, key if is_secret_key(key) else str(name))
     elif isinstance(values, list | tuple):
         for value in values:
-            remember_secrets(value, key)
+            yield from _given_secrets(value, key)
     elif isinstance(values, str):
-        found = filter(str.strip, [values] if is_secret_key(key) and "://" not in values else _secrets_in(values))
-        fit = {each for part in found for each in (part, unquote(part), part.split()[-1]) if _can_be_told(each)}
-        ordered = sorted({*_known, *fit}, key=lambda each: (-len(each), each))
-        _known.clear()
-        _known.update(dict.fromkeys(ordered))
+        is_whole = is_secret_key(key) and "://" not in values
+        yield from [values.strip()] if is_whole else _secrets_in(values)
 
 
-def _secrets_in(text: str) -> list[str]:
-    """Return the passwords and tokens in a text that their place or format tells."""
-    urls = [match[3] for match in (_WHOLE_USERINFO.match(text),) if match]
-    users = [match[2] for match in _USER_ALONE.finditer(text)]
-    named = [match[0].removeprefix(match[1]) for each in (_QUERY, _ASSIGNED, _OPTION) for match in each.finditer(text)]
-    return [*urls, *users, *(each.strip("\"'") for each in named)]
+def _secrets_in(text: str) -> Iterator[str]:
+    """Yield the passwords and tokens in a text that their place tells."""
+    if address := _WHOLE_USERINFO.match(text):
+        yield address[3]
+    for each in (_QUERY, _ASSIGNED, _OPTION):
+        for match in each.finditer(text):
+            yield match[0].removeprefix(match[1]).strip("\"'")
 
 
-def _can_be_told(value: str) -> bool:
-    """Return whether a secret is no plain word, number or path, which also mean something else."""
-    if os.path.exists(value):  # such as the working folder, which shells name PWD
-        return False
-    return len(value) >= SHORTEST and not value.isdigit() and (len(value) >= LONG or not value.isalpha())
+def masked_values(value: Any, key: str = "", text: Callable[[str], str] = masked) -> Any:
+    """Return nested mappings and lists with passwords and tokens masked.
 
-
-def masked_values(value: Any, key: str = "") -> Any:
-    """Return nested mappings and lists with passwords and tokens masked, recognized by key or by format.
-
-    All that stands under the key of a secret is one.
+    Args:
+        value: The values.
+        key: Their key. All that stands under the key of a secret is one.
+        text: What masks other text.
     """
     if isinstance(value, Mapping):
-        return {name: masked_values(item, key if is_secret_key(key) else str(name)) for name, item in value.items()}
+        above = key if is_secret_key(key) else ""
+        return {name: masked_values(item, above or str(name), text) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(masked_values(item, key) for item in value)
+        return type(value)(masked_values(item, key, text) for item in value)
     if not isinstance(value, str) or not value:
         return value
-    return MASK if is_secret_key(key) else masked(value)
+    is_folder = key.rpartition(".")[2] in _FOLDERS and is_path(value)
+    return MASK if is_secret_key(key) and not is_folder else text(value)
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -8,20 +8,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from dropsearch.config.plain import plain
 from dropsearch.config.schema import Config, arguments
 from dropsearch.core.atomic_io import atomic_write_text
 from dropsearch.core.crashes import crash_of
+from dropsearch.core.printable import masked_by_form, masked_values
 from dropsearch.core.records import ARMS, Arm, TrialPhase, TrialResult
 from dropsearch.core.records.arms import typical_rates
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.experiment.provenance import shown_config
+from dropsearch.study.fingerprints import CODE
 from dropsearch.study.pruners import make_pruner
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.samplers import sampler_factory
 from dropsearch.study.search_space import Space
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.store import StudyStore
-from dropsearch.study.studies import CODE, check_studies, identity
+from dropsearch.study.studies import check_studies, identity
 from dropsearch.study.warm_start import NOTE
 
 
@@ -58,9 +60,12 @@ class ArmStudies:
 
 
 def fingerprint(context: ExperimentContext, arm: Arm) -> Mapping[str, Any]:
-    """Return the settings that must not change when a study continues, by configuration key."""
+    """Return the settings that must not change when a study continues, by configuration key.
+
+    They are the same in any folder and environment, so a password is masked only by its key or format.
+    """
     config = context.config
-    given = shown_config(config)
+    given = masked_values(plain(config), text=masked_by_form)
     parts: dict[str, Any] = {name: given[name] for name in ("model", "data", "space", "optimizer")}
     parts["data"].pop("root", None)
     parts["space"].pop("params")

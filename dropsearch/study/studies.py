@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import uuid
@@ -21,13 +20,14 @@ from optuna.study import StudyDirection
 
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS
+from dropsearch.study.fingerprints import CODE, changed_code, plain, same, without_secrets
 from dropsearch.study.reconnect import patiently
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.storage import open_storage, storage_exists
 
 FINGERPRINT, IDENTITY = "fingerprint", "id"
-CODE, CODE_CHANGES = "code", "code changes"
-"""Key of a fingerprint with digests of user code by name, and the attribute with the names of what has changed."""
+CODE_CHANGES = "code changes"
+"""Attribute with the names of what has changed in user code."""
 _PART = re.compile(rf"/(confirm|repeat-[0-9]+|{'|'.join(each.study for each in RETRAININGS.values())})$")
 """Suffixes of study names, after the arm's name, of studies other than the first search."""
 MOST_NAMES = 4
@@ -51,7 +51,7 @@ def open_study(
         InputError: The study is from another configuration or another program.
         RunError: The storage failed.
     """
-    return patiently(name, lambda: _opened(storage, name, _plain(fingerprint), pruner, allow_code_changes))
+    return patiently(name, lambda: _opened(storage, name, plain(fingerprint), pruner, allow_code_changes))
 
 
 def _opened(
@@ -62,8 +62,8 @@ def _opened(
         study = _made(storage, name, pruner)
     else:
         _check_same(study, given, allow_code_changes)
-    stored = study.user_attrs.get(FINGERPRINT)
-    if stored and (changed := _changed_code(stored, given)):
+    stored, given = study.user_attrs.get(FINGERPRINT), without_secrets(given)
+    if stored and (changed := changed_code(stored, given)):
         study.set_user_attr(CODE_CHANGES, sorted({*study.user_attrs.get(CODE_CHANGES, ()), *changed}))
     if stored and CODE in given:  # what this process has not imported yet stays
         given = {**given, CODE: {**stored.get(CODE, {}), **given[CODE]}}
@@ -136,7 +136,7 @@ def check_studies(
         RunError: The storage failed.
     """
     for name, fingerprint in fingerprints.items():
-        patiently(name, partial(_check_study, storage, name, _plain(fingerprint), allow_code_changes))
+        patiently(name, partial(_check_study, storage, name, plain(fingerprint), allow_code_changes))
 
 
 def _check_study(storage: BaseStorage, name: str, given: Mapping[str, Any], allow_code_changes: bool) -> None:
@@ -186,11 +186,6 @@ def _is_of(study: str, name: str) -> bool:
     return study.startswith(f"{name}/") and _PART.sub("", study).removeprefix(f"{name}/") in ARMS
 
 
-def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprint after a JSON round trip."""
-    return json.loads(json.dumps(dict(fingerprint)))
-
-
 def _check_same(study: optuna.Study, given: Mapping[str, Any], allow_code_changes: bool) -> None:
     name, stored = study.study_name, study.user_attrs.get(FINGERPRINT)
     if stored is None and not study.trials and study.directions == [StudyDirection.MINIMIZE]:
@@ -203,26 +198,17 @@ def _check_same(study: optuna.Study, given: Mapping[str, Any], allow_code_change
     for key in sorted(
         {*stored, *given} - {CODE}, key=lambda key: (key != "seed", key)
     ):  # others may depend on the seed
-        if stored.get(key) != given.get(key):
+        if not same(stored.get(key), given.get(key)):
             raise InputError(
                 f"{key} must be the same as when study {name} began ({stored.get(key)}), got {given.get(key)}: "
                 "choose another study.name to start a new study"
             )
-    changed = _changed_code(stored, given)
+    changed = changed_code(stored, given)
     if changed and not allow_code_changes:
         raise InputError(
             f"the code of {listed(changed)} must be the same as when study {name} began: undo the change, choose "
             "another study.name to start a new study, or set study.allow_code_changes=true if results stay the same"
         )
-
-
-def _changed_code(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return the names of classes, functions and settings whose code differs.
-
-    A name of one side alone is no change: what names it has changed, or has only now imported it.
-    """
-    before, now = stored.get(CODE, {}), given.get(CODE, {})
-    return sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
 
 
 def listed(names: Sequence[str]) -> str:

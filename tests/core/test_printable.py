@@ -14,6 +14,8 @@ from dropsearch.core.printable import (
     LONGEST,
     is_secret_key,
     masked,
+    masked_by_form,
+    masked_if_whole,
     masked_values,
     one_line,
     printable,
@@ -90,6 +92,92 @@ def test_remembered_secrets_are_masked_wherever_they_are(monkeypatch: pytest.Mon
     assert masked(plain) == plain, "words and numbers also mean something else"
 
 
+ORDINARY = {
+    "PWD": "/tmp/rv/Google Drive/project_1",
+    "OLDPWD": "/elsewhere/aB3dEfGh1JkLmNoPqRs",
+    "GOOGLE_APPLICATION_CREDENTIALS": "keys/service_2.json",
+    "PRIVATE_KEY": "~/.ssh/id_rsa",
+    "SSH_AUTH_SOCK": "/run/user/1000/keyring/ssh",
+    "PIP_INDEX_URL": "https://john_smith@corp/simple",
+    "GIT_AUTHOR_NAME": "john_smith",
+    "KEYBOARD_LAYOUT": "us-international-1",
+    "DEBIAN_KEYRING": "archive-keyring-2",
+    "TOKENIZERS_PARALLELISM": "false-positive",
+    "MONKEY": "capuchin-monkey-1",
+    "GPG_KEY": "A035C8C19219BA821ECEA86B64E628F8D684696D",
+    "EOS_TOKEN": "<|endoftext|>",
+    "MODEL_PAD_TOKEN": "<|padding-1|>",
+    "MAX_TOKEN": "10000000",
+    "BASIC_AUTH": "disabled",
+    "DB_PASSWORD": "project_1",
+    "SESSION_TOKEN": "2024-01-15",
+}
+NAMED = {"PWD", "GOOGLE_APPLICATION_CREDENTIALS", "PRIVATE_KEY", "BASIC_AUTH", "DB_PASSWORD", "SESSION_TOKEN"}
+"""Variables of a secret's name whose values are none."""
+TEXTS = [
+    "/tmp/rv/Google Drive/project_1/data",
+    "/tmp/rv/project_1",
+    "Drive/project_1 and project_1.csv",
+    "/home/john_smith/out, of john_smith",
+    "https://john_smith@corp/simple",
+    "PWD=/tmp/rv/Google Drive/project_1",
+    "{'PWD': '/tmp/rv'}",
+    "train 10000000 rows until 2024-01-15, <|endoftext|> <|padding-1|> disabled",
+    "us-international-1 archive-keyring-2 false-positive capuchin-monkey-1",
+    "A035C8C19219BA821ECEA86B64E628F8D684696D",
+    *ORDINARY.values(),
+]
+
+
+def test_an_ordinary_environment_changes_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dropsearch.core.printable._known", {})
+    remember_secrets({"study": {"name": "project_1"}, "data": {"root": "/x"}}, {**os.environ, **ORDINARY})
+    assert [masked(text) for text in TEXTS] == TEXTS
+    assert masked_values(ORDINARY["PWD"], "PWD") == ORDINARY["PWD"]
+    paths = [value for value in os.environ.values() if os.path.exists(value)]
+    assert [masked(path) for path in paths] == paths
+
+
+@given(st.from_regex(r"/?[a-z]{1,9}(_[0-9]{1,3})?(/[a-z]{1,9}(_[0-9]{1,3})?){1,4}", fullmatch=True), st.data())
+def test_no_path_is_remembered(path: str, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["PWD", "API_KEY", "HF_TOKEN", "MY_CREDENTIALS", "AUTH"]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dropsearch.core.printable._known", {})
+        remember_secrets({}, {name: path})
+        assert masked(f"{path} {path}/data") == f"{path} {path}/data"
+
+
+def test_a_secret_that_looks_like_a_name_is_masked_where_it_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dropsearch.core.printable._known", {})
+    remember_secrets({"parts": [{"api_key": "open-sesame-1"}]}, {"DB_PASSWORD": "project_1", "FOO": "project_1"})
+    assert masked("login open-sesame-1, (project_1).") == "login ***, (***)."
+    other = "/data/project_1/x project_12 my_project_1 project_1.csv"
+    assert masked(other) == other
+
+
+def test_each_run_forgets_the_secrets_of_the_run_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dropsearch.core.printable._known", {})
+    remember_secrets({"api_key": "planted-0815"})
+    assert masked("planted-0815") == "***"
+    remember_secrets({"api_key": "planted-0816"})
+    assert masked("planted-0815 planted-0816") == "planted-0815 ***"
+
+
+def test_the_last_word_alone_is_a_secret_behind_its_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dropsearch.core.printable._known", {})
+    remember_secrets({"auth": ["Token c2VjcmV0x", "hunter2-4711 of-ann-4712"]})
+    assert masked("c2VjcmV0x and of-ann-4712") == "*** and of-ann-4712"
+
+
+def test_form_is_the_same_in_any_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dropsearch.core.printable._known", {})
+    given = {"hub": "planted-0815", "cmd": "x planted-0815", "api_key": "planted-0815", "url": "a://b:planted-0815@c"}
+    remember_secrets({}, {"HUB_TOKEN": "planted-0815"})
+    formed = {**given, "api_key": "***", "url": "a://b:***@c"}
+    assert masked_values(given, text=masked_by_form) == formed
+    assert masked_values(given, text=masked_if_whole) == {**formed, "hub": "***"}
+
+
 def test_values_are_masked_by_name_and_by_form() -> None:
     given = {"a": {"api_key": "hunter2", "n": 3, "on": True, "urls": ["http://u:hunter2@h"]}, "token": None, "x": ""}
     assert masked_values(given) == {
@@ -103,12 +191,14 @@ def test_all_under_the_key_of_a_secret_is_masked() -> None:
     assert masked_values({"api_key": {"user": "a", "parts": ["b"]}}) == {"api_key": {"user": "***", "parts": ["***"]}}
 
 
-@pytest.mark.parametrize("key", ["password", "model.api_key", "HF_TOKEN", "db-password", "token", "auth_token"])
+@pytest.mark.parametrize("key", ["password", "model.api_key", "HF_TOKEN", "db-password", "token", "auth_token", "PWD"])
 def test_secret_keys(key: str) -> None:
     assert is_secret_key(key)
 
 
-@pytest.mark.parametrize("key", ["tokens", "pad_token", "secretary", "bypass", "key", "max_tokens"])
+@pytest.mark.parametrize(
+    "key", ["tokens", "pad_token", "secretary", "bypass", "key", "max_tokens", *sorted({*ORDINARY} - NAMED)]
+)
 def test_other_keys(key: str) -> None:
     assert not is_secret_key(key)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
 
+from dropsearch.config.check import remember
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import InputError
+from dropsearch.core.printable import remember_secrets
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.studies import fingerprint
@@ -39,6 +42,19 @@ def test_a_study_knows_who_splits_its_data(context: ExperimentContext):
     of_user = build_context(composed(*with_user_targets(given)))
     splits = [fingerprint(each, ARMS["none"])["confirm.split"] for each in (context, of_user)]
     assert splits == ["drawn by seed", "given by the data"]
+
+
+def test_a_fingerprint_is_the_same_in_any_environment(context: ExperimentContext, monkeypatch: pytest.MonkeyPatch):
+    found = [fingerprint(context, ARMS["dropout"])]
+    monkeypatch.setattr("dropsearch.core.printable._known", {})
+    for name in ("HUB_TOKEN", "DB_PASSWORD", "AUTH"):
+        monkeypatch.setenv(name, "dropsearch.models.mlp_classifier")
+    remember(context.config)
+    found.append(fingerprint(context, ARMS["dropout"]))
+    remember_secrets({}, os.environ)
+    found.append(fingerprint(context, ARMS["dropout"]))
+    assert found[0]["model._target_"] == "dropsearch.models.mlp_classifier"
+    assert found[1:] == [found[0], found[0]]
 
 
 def test_an_illegal_searched_value_fails_its_trial_and_no_other(context: ExperimentContext):

@@ -169,6 +169,63 @@ def test_a_secret_without_its_name_is_found_nowhere(
         assert 'api_key=os.environ["DROPSEARCH_MODEL_API_KEY"]' in ended.out, "the printed command gives it"
 
 
+PLACED = """
+from user_module import Digits, LitNet
+
+
+class Net(LitNet):
+    def __init__(self, data_dir, width=4, lr=1e-3, dropout=0.5):
+        super().__init__(width, lr, dropout)
+        self.save_hyperparameters()
+"""
+
+
+def test_ordinary_text_of_the_environment_changes_nothing(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command continues from a folder and an environment whose words its values contain."""
+    (folder / "placed.py").write_text(PLACED)
+    monkeypatch.delitem(sys.modules, "placed", raising=False)
+    place = folder / "Google Drive" / "project_1"
+    place.mkdir(parents=True)
+    command = [
+        "model._target_=placed.Net",
+        f"model.data_dir='{place}/data of john_smith'",
+        "data._target_=placed.Digits",
+        "arms=[none]",
+        "study.n_trials=1",
+        "trainer.max_epochs=1",
+        "confirm.top_k=1",
+        "confirm.seeds=1",
+        "engine=sequential",
+        "evidence=off",
+        "tracking=none",
+        f"output_dir={folder / 'out'}",
+    ]
+    first = cli(*command)
+    assert first.status == 0, first.err
+    best = folder / "out" / "best"
+    written = (best / "none.yaml").read_text()
+    monkeypatch.chdir(place)
+    ordinary = {
+        "PWD": str(place),
+        "OLDPWD": "/elsewhere/Google Drive/project_1",
+        "DB_PASSWORD": "project_1",
+        "MODEL_TOKEN": "placed.Digits",
+        "PIP_INDEX_URL": "https://john_smith@corp/simple",
+    }
+    for name, value in ordinary.items():
+        monkeypatch.setenv(name, value)
+    again = cli(*command)
+    assert again.status == 0, again.err
+    assert (best / "none.yaml").read_text() == written
+    assert "***" not in first.out + first.err + again.out + again.err + written
+    assert "oc.env" not in first.out + again.out + written
+    assert [path for path, text in texts(folder / "out").items() if b"Google ***" in text or b"/***" in text] == []
+    module = sys.modules["placed"].Net.load_from_checkpoint(best / "none.ckpt")
+    assert module.hparams.data_dir == f"{place}/data of john_smith"
+
+
 def test_a_failure_to_connect_does_not_show_the_password(cli: Cli) -> None:
     ended = cli(f"study.storage=postgresql://ann:{SECRET}@127.0.0.1:9/db", "tracking=none")
     assert ended.status == 2

@@ -12,7 +12,7 @@ import torch
 
 from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import RunError
-from dropsearch.core.printable import masked_values
+from dropsearch.core.printable import masked_if_whole, masked_values
 from dropsearch.core.user_errors import message_of
 from dropsearch.training.logged_steps import wrapped_hook
 
@@ -21,7 +21,8 @@ def save_checkpoint(trainer: Any, path: Path) -> str:
     """Write a Lightning checkpoint with weights only, atomically, and return its sha256.
 
     Hyperparameters that `torch.load(weights_only=True)` rejects (a network, a partial optimizer) are left out, so that
-    the file loads without running code, as are passwords and tokens; pass them to `load_from_checkpoint`.
+    the file loads without running code. So are passwords and tokens: what stands under a key such as `api_key`, has
+    their format, or is one as a whole. Pass to `load_from_checkpoint` what is left out and has no default.
 
     Raises:
         RunError: The file could not be written.
@@ -55,7 +56,7 @@ def _then_plain(own: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_secret(key: str, value: Any) -> bool:
-    return isinstance(value, str | list | dict) and masked_values(value, key) != value
+    return isinstance(value, str | list | dict) and masked_values(value, key, masked_if_whole) != value
 
 
 def _as_plain(value: Any) -> Any:
