@@ -11,6 +11,8 @@ import torch
 from dropsearch.core.batches import cast
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import changed, generator_states, seeded
+from dropsearch.datasets.batch_digest import digest
+from dropsearch.datasets.kept_state import kept_state
 from dropsearch.datasets.user_parts import defines
 
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -42,18 +44,19 @@ class BatchHooks:
         return batch
 
     def can_be_called(self, batch: Any) -> bool:
-        """Return whether the hooks need no Trainer, keep no state and draw no random numbers, as seen on one batch."""
+        """Return whether the hooks need no Trainer, keep no state and draw no random numbers, as seen on one batch.
+
+        They are called twice: their answers must be equal, and what the data module holds must stay the same.
+        """
         if "transfer_batch_to_device" in self.names:
             return False
-        before = dict(vars(self._module))
         with seeded(0):
-            states = generator_states()
+            before = generator_states(), kept_state(self._module, self.names)
             try:
-                self(copy.deepcopy(batch))
+                one, other = (digest(self(copy.deepcopy(batch))) for _ in range(2))
             except Exception:  # a Trainer may be able to call them
                 return False
-            same = generator_states() == states
-        return same and all(before.get(name, self) is value for name, value in vars(self._module).items())
+            return one == other and before == (generator_states(), kept_state(self._module, self.names))
 
 
 class _NoTrainer:
@@ -74,14 +77,3 @@ class Prepared:
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._hooks, iter(self._loader))
-
-
-def without_hooks(datamodule: Any) -> Any:
-    """Make the batch transfer hooks of a data module return their batches unchanged; return the data module."""
-    for name in (each for each in HOOKS if defines(datamodule, each)):
-        vars(datamodule)[name] = _unchanged
-    return datamodule
-
-
-def _unchanged(batch: Any, dataloader_idx: int) -> Any:
-    return batch

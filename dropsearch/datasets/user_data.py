@@ -70,7 +70,8 @@ class UserData:
             self._train, self._val, self._test = parts.train, parts.val, parts.test
             self.rows, self.why_lockstep = rows_of(self._train)
             """The training set in memory, or None, and the reason why each row reads its own loader."""
-            self._hooks = BatchHooks(module, is_double=is_double)
+            self.hooks = BatchHooks(module, is_double=is_double)
+            """The batch transfer hooks of the data module."""
             self._going_on = [
                 each for each in each_loader(self._train) if can_be_keyed(each) and not is_repeatable(each)
             ]
@@ -78,7 +79,7 @@ class UserData:
             """All reasons why stacked rows cannot use these data."""
             self.incompatibility = next(iter(self.obstacles), "")
             """The first of them; empty if they can."""
-            if self.incompatibility or self._hooks.names:
+            if self.incompatibility or self.hooks.names:
                 self.rows = None
                 self.why_lockstep = next(self._hook_reasons(), self.why_lockstep)
             self._part_size = min(length(self._val), examples(self._train) // PART_SHARE or length(self._val))
@@ -95,7 +96,7 @@ class UserData:
 
     def _obstacles(self) -> Iterator[str]:
         place = partial(place_of_method, self.module)
-        if self._hooks.names and not self._can_call_hooks():
+        if self.hooks.names and not self._can_call_hooks():
             yield from self._hook_reasons()
         if (count := len(each_loader(self._val))) > 1:
             yield f"there are {count} validation loaders{place('val_dataloader')}"
@@ -108,14 +109,14 @@ class UserData:
 
     def _hook_reasons(self) -> Iterator[str]:
         yield from (
-            f"the data module overrides {each}{place_of_method(self.module, each)}" for each in self._hooks.names
+            f"the data module overrides {each}{place_of_method(self.module, each)}" for each in self.hooks.names
         )
 
     def _can_call_hooks(self) -> bool:
         """Return whether the batch transfer hooks can be called on the batches of each row."""
         if not all(each_loader(each) == [each] and can_be_keyed(each) for each in (self._train, self._val)):
             return False
-        return all(self._hooks.can_be_called(next(iter(Part(each, 1)), None)) for each in (self._train, self._val))
+        return all(self.hooks.can_be_called(next(iter(Part(each, 1)), None)) for each in (self._train, self._val))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -154,7 +155,7 @@ class UserData:
     @property
     def changes_batches(self) -> bool:
         """Whether the data module has batch transfer hooks, so that the module's batch differs from the loader's."""
-        return bool(self._hooks.names)
+        return bool(self.hooks.names)
 
     @property
     def uses_workers(self) -> bool:
@@ -190,11 +191,11 @@ class UserData:
 
     def after_hooks(self, loader: Any) -> Any:
         """Return a loader whose batches the batch transfer hooks of the data module have changed."""
-        if not self._hooks.names:
+        if not self.hooks.names:
             return loader
         if (keying := keying_of(loader)) is None:
-            return Prepared(loader, self._hooks)
-        keying.prepare = self._hooks
+            return Prepared(loader, self.hooks)
+        keying.prepare = self.hooks
         return loader
 
     def for_trainer(self, seed: int) -> dict[str, Any]:

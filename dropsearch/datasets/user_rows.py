@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 
 from dropsearch.core.records import TrialSpec
+from dropsearch.datasets.batch_hooks import BatchHooks
 from dropsearch.datasets.given_loaders import GivenLoaders
 from dropsearch.datasets.keyed_loader import keying_of
 from dropsearch.datasets.loaders import TensorLoader
@@ -22,6 +25,18 @@ class _RowData:
         self.validates_by_row, self.part_every = data.validates_by_row, data.part_every
         self.datamodule = None if isinstance(data.module, GivenLoaders) else data.module
         """The user's data module; None for given loaders."""
+        self._after_hooks: Callable[[Any], Any] = data.after_hooks
+
+    @property
+    def hooks(self) -> BatchHooks:
+        """The batch transfer hooks of the data module."""
+        return self._data.hooks
+
+    def before_hooks(self) -> Self:
+        """Return the same data, whose batches the batch transfer hooks have not changed."""
+        twin = copy.copy(self)
+        twin._after_hooks = lambda loader: loader
+        return twin
 
     def for_trial(self, spec: TrialSpec) -> Self:
         """Return the same data for all trials."""
@@ -29,15 +44,15 @@ class _RowData:
 
     def val_loader(self, seed: int) -> Any:
         """Return the validation batches of a trial."""
-        return self._data.after_hooks(self._data.val_loader(seed))
+        return self._after_hooks(self._data.val_loader(seed))
 
     def train_part_loader(self) -> Any:
         """Return a fixed part of the training set (see `UserData`), in order."""
-        return OnDevice(self._data.after_hooks(self._data.train_part_loader()), self.device)
+        return OnDevice(self._after_hooks(self._data.train_part_loader()), self.device)
 
     def val_dataloader(self) -> Any:
         """Return the user's validation batches."""
-        return OnDevice(self._data.after_hooks(self._data.val_dataloader()), self.device)
+        return OnDevice(self._after_hooks(self._data.val_dataloader()), self.device)
 
 
 class UserDataRows(_RowData):
@@ -65,7 +80,7 @@ class UserDataLockstep(_RowData):
 
     def train_loader(self, seed: int) -> Any:
         """Return the training batches of a trial, a function of `seed`, epoch and batch number."""
-        loader = self._data.after_hooks(self._data.train_loader(seed))
+        loader = self._after_hooks(self._data.train_loader(seed))
         return loader if keying_of(loader) is not None else Combined(loader)
 
     def train_part_loader(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -14,7 +15,7 @@ from torch import Tensor
 from dropsearch.core.batches import mapped
 from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.core.user_errors import place_of_class
-from dropsearch.datasets.batch_hooks import without_hooks
+from dropsearch.datasets.batch_hooks import BatchHooks
 from dropsearch.datasets.given_loaders import prepared
 from dropsearch.datasets.keyed_loader import first_batches, keying_of
 from dropsearch.datasets.loaders import TensorLoader
@@ -39,18 +40,19 @@ def trials_difference(
 ) -> str:
     """Return the first difference between two trials trained vectorized and sequentially, or an empty string.
 
-    Both train for two epochs of two batches in float64, with hooks, metric objects and schedules. Their curves are
+    Both train for two epochs of two batches in float64, with hooks, metric objects and schedules. Lightning calls the
+    batch transfer hooks of the data module in sequential training, as it does in a search. Their curves are
     compared, which depend on all weights. Differences up to `tolerance` do not count, relative to the value or absolute
     if that is below 1.
     """
-    few = _FewBatches(data)
+    few, read = _FewBatches(data, moved=True), _FewBatches(data, moved=False)
     settings = dataclasses.replace(
         settings, max_epochs=EPOCHS, accelerator="cpu", precision="64-true", shared_masks=False, convolutions="grouped"
     )
     kind = type(make_module(specs[0]))
     name, place = kind.__name__, place_of_class(kind)
     together, alone = _vectorized(make_module, few, settings, specs), GivenTrials(specs)
-    SequentialEngine(make_module, few, settings).run(alone)
+    SequentialEngine(make_module, read, settings).run(alone)
     for spec in specs:
         found, expected = together.results[spec.number], alone.results[spec.number]
         if expected.state != "COMPLETE":
@@ -107,23 +109,31 @@ def _values(point: EpochMetrics) -> dict[str, float]:
 
 
 class _Batches:
-    """A list of batches as a loader."""
+    """A list of batches as a loader; hooks get copies, which they may change in place."""
 
-    def __init__(self, batches: Sequence[Any]) -> None:
-        self._batches = batches
+    def __init__(self, batches: Sequence[Any], *, copies: bool) -> None:
+        self._batches, self._copies = batches, copies
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._batches)
+        return map(copy.deepcopy, self._batches) if self._copies else iter(self._batches)
 
     def __len__(self) -> int:
         return len(self._batches)
 
 
 class _FewBatches:
-    """The first batches of a data source, on the CPU."""
+    """The first batches of a data source, on the CPU, in double precision.
 
-    def __init__(self, data: DataSource) -> None:
-        self._data = data
+    Args:
+        data: The data source.
+        moved: Whether the batches have been changed by the batch transfer hooks of the data module, if it has any;
+            else Lightning calls them.
+    """
+
+    def __init__(self, data: Any, *, moved: bool) -> None:
+        hooks = getattr(data, "hooks", None)
+        self._hooks: BatchHooks | None = hooks if hooks is not None and hooks.names else None
+        self._data, self._moved = data if self._hooks is None else data.before_hooks(), moved
         self.reads_by_row, self.device = not is_in_memory(data), torch.device("cpu")
         self.validates_by_row = validates_by_row(data)
         self.datamodule = getattr(data, "datamodule", None)
@@ -138,12 +148,34 @@ class _FewBatches:
         loaders = {"train_dataloader": self.train_loader(seed), "val_dataloader": val}
         if self.datamodule is None:
             return {"train_dataloaders": loaders["train_dataloader"], "val_dataloaders": loaders["val_dataloader"]}
-        return {"datamodule": without_hooks(prepared(self.datamodule, **loaders))}
+        twin = prepared(self.datamodule, **loaders)
+        if self._hooks is not None:  # what they create anew is in the default type
+            own = getattr(twin, self._hooks.names[-1])
+            vars(twin)[self._hooks.names[-1]] = lambda batch, index: mapped(own(batch, index), double)
+        return {"datamodule": twin}
+
+    def _prepared(self, batch: Any) -> Any:
+        """Return a batch in double precision, after the hooks if it is to be moved."""
+        batch = mapped(batch, double)
+        if self._hooks is None or not self._moved:
+            return batch
+        return mapped(self._hooks(batch), double)
+
+    def _keyed(self, loader: Any) -> Any:
+        """Return a loader returned by `keyed` with prepared batches; others are returned unchanged."""
+        if (keying := keying_of(loader)) is not None:
+            prepare = keying.prepare
+            keying.prepare = lambda batch: self._prepared(prepare(batch))
+        return loader
+
+    def _list(self, loader: Any, count: int) -> _Batches:
+        batches = [self._prepared(batch) for batch in itertools.islice(loader, count)]
+        return _Batches(batches, copies=self._hooks is not None and not self._moved)
 
     def train_loader(self, seed: int) -> Any:
         """Return a few examples in an order by seed and epoch, or a loader's first batches."""
         if self.reads_by_row:
-            return first_batches(_in_double(self._data.train_loader(seed)), BATCHES)
+            return first_batches(self._keyed(self._data.train_loader(seed)), BATCHES)
         loader = self._data.train_loader(0)  # the same examples for all trials, each in its own order
         order, size = (
             loader.order(0),
@@ -154,23 +186,15 @@ class _FewBatches:
 
     def val_loader(self, seed: int) -> Any:
         """Return the first validation batches of a trial."""
-        return first_batches(_in_double(self._data.val_loader(seed)), BATCHES)  # type: ignore[attr-defined]
+        return first_batches(self._keyed(self._data.val_loader(seed)), BATCHES)
 
     def train_part_loader(self) -> _Batches:
         """Return the first batch of the part of the training set."""
-        return _Batches([mapped(batch, double) for batch in itertools.islice(self._data.train_part_loader(), 1)])
+        return self._list(self._data.train_part_loader(), 1)
 
     def val_dataloader(self) -> _Batches:
         """Return the first validation batches."""
-        return _Batches([mapped(batch, double) for batch in itertools.islice(self._data.val_dataloader(), BATCHES)])
-
-
-def _in_double(loader: Any) -> Any:
-    """Return a loader returned by `keyed` whose batches are converted by `double`; others are returned unchanged."""
-    if (keying := keying_of(loader)) is not None:
-        prepare = keying.prepare
-        keying.prepare = lambda batch: mapped(prepare(batch), double)
-    return loader
+        return self._list(self._data.val_dataloader(), BATCHES)
 
 
 def double(tensor: Tensor) -> Tensor:

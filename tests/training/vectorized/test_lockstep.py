@@ -22,7 +22,7 @@ from dropsearch.training.vectorized.engine import VectorizedEngine
 from tests.training.conftest import Queue
 from tests.training.vectorized.laws import Case, assert_alike, assert_law_2, trials
 from tests.user_modules import metrics
-from tests.user_modules.data import Scaling
+from tests.user_modules.data import Digits, Scaling
 from tests.user_modules.loaders import (
     KINDS,
     Broken,
@@ -61,6 +61,29 @@ class Mapped(LitNet):
 
 def test_law_2_holds_for_hooks_on_batches(tmp_path: Path) -> None:
     assert_law_2(Case(Mapped, Scaling(), epochs=2), tmp_path)
+
+
+class Flipping(Digits):
+    """Flips the training images alone, which it tells by the mode of gradients."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return (batch[0].flip(-1) if torch.is_grad_enabled() else batch[0]), batch[1]
+
+
+def test_the_proof_trains_sequentially_as_lightning_calls_the_hooks() -> None:
+    one = Case(LitNet, Flipping(), epochs=2)
+    assert "of LitNet differs between vectorized and sequential training" in one.reason()
+
+
+class InPlace(Digits):
+    """Scales its batches in place."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0].div_(3), batch[1]
+
+
+def test_hooks_that_change_their_batch_in_place_train_vectorized() -> None:
+    assert Case(LitNet, InPlace(), epochs=2).reason() == ""
 
 
 class Held:
