@@ -7,6 +7,7 @@ import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
@@ -81,6 +82,16 @@ class Keying:
         """Maximum number of batches of an epoch; None for all."""
         self.prepare: Callable[[Any], Any] = _unchanged
         """Changes each batch that is read."""
+
+    def note_iterators(self, opened: list[Any]) -> None:
+        """Append each iterator of a loader that is not indexed to `opened` from now on."""
+        own = self._own_iter
+
+        def noted(loader: Any) -> Any:
+            opened.append(own(loader))
+            return opened[-1]
+
+        self._own_iter = noted
 
     def _begin(self, loader: Any) -> int:
         """Begin an epoch and call `set_epoch` of the samplers, as a Trainer does; return its number."""
@@ -168,17 +179,42 @@ CHECKED = 2
 
 
 def is_repeatable(loader: Any) -> bool:
-    """Return whether a loader gives the same first batches again with the same seed; any DataLoader counts as one.
+    """Return whether a loader gives the same first batches again with the same seed.
 
-    One that goes on with a stream does not: its batches depend on what was read before.
+    One that goes on with a stream where it stopped does not, nor does one that seeds itself anew each time. A
+    DataLoader of an indexed data set counts as repeatable, as does one with worker processes.
     """
-    if isinstance(loader, DataLoader):
+    if isinstance(loader, DataLoader) and (is_indexed(loader) or loader.num_workers):
         return True
+    opened: list[Any] = []
     try:
-        one, other = (list(first_batches(keyed(loader, 0, "check"), CHECKED)) for _ in range(2))
+        one, other = (_first_of(loader, opened) for _ in range(2))
     except Exception:  # reading the loader for training reports the error
         return True
+    finally:
+        _close(opened)
     return digest(*one) == digest(*other)
+
+
+def _first_of(loader: Any, opened: list[Any]) -> list[Any]:
+    """Return the first batches of a loader; append the iterator that gave them to `opened`."""
+    twin = first_batches(keyed(loader, 0, "check"), CHECKED)
+    if (keying := keying_of(twin)) is not None:
+        keying.note_iterators(opened)
+    return list(twin)
+
+
+def _close(opened: list[Any]) -> None:
+    """Close the iterators of several passes if each pass has its own; a stream that goes on stays open."""
+    if len({*map(id, opened)}) < len(opened):
+        return
+    for iterator in opened:
+        with suppress(Exception):  # objects of users may raise anything
+            getattr(iterator, "close", _nothing)()
+
+
+def _nothing() -> None:
+    """Close nothing."""
 
 
 def _without_workers(loader: Any) -> Any:

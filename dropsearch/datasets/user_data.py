@@ -72,7 +72,7 @@ class UserData:
             """The training set in memory, or None, and the reason why each row reads its own loader."""
             self.hooks = BatchHooks(module, is_double=is_double)
             """The batch transfer hooks of the data module."""
-            self._going_on = [
+            self._unrepeatable = [
                 each for each in each_loader(self._train) if can_be_keyed(each) and not is_repeatable(each)
             ]
             self.obstacles = tuple(self._obstacles())
@@ -103,9 +103,12 @@ class UserData:
         for once in (each for each in each_loader(self._train) if not can_be_keyed(each)):
             what = f"a {type(once).__name__}, which cannot be copied for each trial"
             yield f"the training batches come from {what}{place_of_class(type(once)) or place('train_dataloader')}"
-        for going in self._going_on:
-            what = f"a {type(going).__name__}, which goes on where it stopped, so it cannot be copied for each trial"
-            yield f"the training batches come from {what}{place_of_class(type(going)) or place('train_dataloader')}"
+        for other in self._unrepeatable:
+            kind = type(getattr(other, "dataset", other) if isinstance(other, DataLoader) else other)
+            what = (
+                f"a {kind.__name__}, which does not give the same batches again, so it cannot be copied for each trial"
+            )
+            yield f"the training batches come from {what}{place_of_class(kind) or place('train_dataloader')}"
 
     def _hook_reasons(self) -> Iterator[str]:
         yield from (
@@ -122,10 +125,11 @@ class UserData:
     def notes(self) -> tuple[str, ...]:
         """Warnings about the data, one line each."""
         dropped = f"{self.left_out} training examples of an incomplete batch are dropped in each epoch"
-        going = (
-            "the training loader goes on where it stopped, so a trial trains on batches that depend on earlier trials"
+        other = (
+            "the training loader does not give the same batches again, so a trial's batches do not follow from its "
+            "seed, and another run gives other results"
         )
-        parts = ([dropped] if self.left_out else []) + ([going] if self._going_on else [])
+        parts = ([dropped] if self.left_out else []) + ([other] if self._unrepeatable else [])
         return (*parts, *self._parts.overlaps())
 
     def to(self, device: torch.device | str) -> UserData:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import torch
 
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import seeded
+from dropsearch.datasets.keyed_loader import is_repeatable
 from dropsearch.datasets.user_data import UserData
 from tests.user_modules import data
 
@@ -120,7 +124,9 @@ def test_the_part_is_an_eighth_in_whole_batches_and_the_same_each_time():
         (data.Streamed(), "IterableDataset"),
         (data.Padded(), "differs from its stacked examples"),
         (data.Moving(), "overrides on_after_batch_transfer"),
-        (data.Streaming(), "a GoingOn, which goes on where it stopped"),
+        (data.Streaming(), "a GoingOn, which does not give the same batches again"),
+        (data.StreamingSet(), "a Sourced, which does not give the same batches again"),
+        (data.SelfSeeded(), "a SelfSeeding, which does not give the same batches again"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )
@@ -131,10 +137,34 @@ def test_what_is_not_held_in_memory_says_why_and_still_gives_batches(module: dat
     assert next(iter(source.train_loader(0))) is not None
 
 
-def test_training_batches_that_depend_on_earlier_trials_are_noted():
-    noted = "the training loader goes on where it stopped"
-    assert any(noted in note for note in own(data.Streaming()).notes)
-    assert not any(noted in note for note in own(data.Streamed()).notes)
+@pytest.mark.parametrize("make", [data.Streaming, data.StreamingSet, data.SelfSeeded])
+def test_training_batches_that_do_not_follow_from_the_seed_are_noted(make: type):
+    assert any("do not follow from its seed" in note for note in own(make()).notes)
+
+
+@pytest.mark.parametrize("make", [data.Streamed, lambda: data.SelfSeeded(seed=3)])
+def test_training_batches_that_follow_from_the_seed_are_not_noted(make: Callable[[], data.Digits]):
+    source = own(make())
+    assert not source.notes
+    assert not source.incompatibility
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_iterators_of_the_check_are_closed(seed: int | None):
+    open_ones: list[Any] = []
+    assert is_repeatable(data.SelfSeeding(torch.arange(90), open_ones, seed)) is (seed is not None)
+    assert not open_ones
+
+
+def test_a_stream_that_goes_on_stays_open():
+    class Held(data.GoingOn):
+        def __iter__(self) -> Any:
+            return self.stream
+
+    held = Held([0])
+    held.stream = (torch.tensor(each) for each in itertools.count())
+    assert not is_repeatable(held)
+    assert next(held.stream) == 4
 
 
 @pytest.mark.parametrize(("make", "in_an_epoch"), [(data.Sampled, 64), (data.Redrawn, 105), (data.Shortened, 64)])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from sklearn.datasets import load_digits
@@ -252,6 +253,63 @@ class Streaming(Digits):
 
     def train_dataloader(self) -> Any:
         return GoingOn(DataLoader(self.train, self.batch_size))
+
+
+class Sourced(IterableDataset):
+    """Goes on with one stream of examples."""
+
+    def __init__(self, examples: Any) -> None:
+        self.stream = itertools.cycle([examples[index] for index in range(len(examples))])
+
+    def __iter__(self) -> Any:
+        return itertools.islice(self.stream, 90)
+
+
+class StreamingSet(Digits):
+    """Whose training set goes on where the last epoch stopped."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(Sourced(self.train), self.batch_size)
+
+
+class Opened:
+    """The batches of one epoch, which say whether they were closed."""
+
+    def __init__(self, batches: Any, open_ones: list[Any]) -> None:
+        self.batches, self.open_ones = batches, open_ones
+        open_ones.append(self)
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self.batches)
+
+    def close(self) -> None:
+        self.open_ones.remove(self)
+
+
+class SelfSeeding:
+    """Draws an order in each epoch from a generator that it seeds itself, or not at all."""
+
+    def __init__(self, examples: Any, open_ones: list[Any], seed: int | None) -> None:
+        self.examples, self.open_ones, self.seed = examples, open_ones, seed
+
+    def __iter__(self) -> Any:
+        order = np.random.default_rng(self.seed).permutation(len(self.examples)).tolist()
+        return Opened(iter(DataLoader([self.examples[index] for index in order], 32)), self.open_ones)
+
+
+class SelfSeeded(Digits):
+    """Whose training loader seeds itself."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__()
+        self.open_ones: list[Any] = []
+        self.seed = seed
+
+    def train_dataloader(self) -> Any:
+        return SelfSeeding(self.train, self.open_ones, self.seed)
 
 
 class Ordered(Digits):
