@@ -88,14 +88,20 @@ def _in_a_log(what: str, clock: Callable[[], float]) -> Iterator[None]:
 
 
 class _OwnLines:
-    """A stream that first erases the line which counts the seconds."""
+    """A stream that first erases the line which counts the seconds, while there is one.
+
+    A logging handler of a user's module may keep it for good.
+    """
+
+    counting = 0
+    """Number of contexts in which such a line is shown."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         """Write text; the counting line comes again behind it."""
-        if text.strip():
+        if _OwnLines.counting and text.strip():
             _show(_ERASE)
         return self._stream.write(text)
 
@@ -110,9 +116,11 @@ def own_lines() -> Iterator[None]:
     for name, stream in before.items():
         if stream.isatty():
             setattr(sys, name, _OwnLines(stream))
+    _OwnLines.counting += 1
     try:
         yield
     finally:
+        _OwnLines.counting -= 1
         for name, stream in before.items():
             if isinstance(getattr(sys, name), _OwnLines):
                 setattr(sys, name, stream)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -43,6 +45,24 @@ def test_notes_stand_on_their_own_lines(monkeypatch: pytest.MonkeyPatch) -> None
             text += os.read(shown, 1000).decode()
     os.close(shown)
     assert "\r\x1b[Knote: one process trains\r\n" in text
+
+
+def test_a_logger_that_keeps_the_stream_erases_no_line_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, terminal = pty.openpty()
+    monkeypatch.setattr(preparation, "TICK", 60)
+    with os.fdopen(terminal, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with preparing("reading the data"):
+            handler = logging.StreamHandler()  # as in a user's module with `logging.basicConfig()`
+        text = ""
+        for what in ("between", "within", "afterwards"):
+            with preparing("comparing") if what == "within" else nullcontext():
+                handler.emit(logging.makeLogRecord({"msg": what}))
+        while "afterwards\r\n" not in text:
+            text += os.read(shown, 1000).decode()
+    os.close(shown)
+    assert "[prepare] reading the data\r\nbetween\r\n[prepare] comparing\r\x1b[Kwithin\r\n" in text
+    assert text.count("\x1b[K") == 1
 
 
 def test_a_log_gets_a_line_every_ten_seconds() -> None:
