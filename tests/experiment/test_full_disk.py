@@ -128,9 +128,9 @@ def test_a_storage_that_can_only_be_read_is_refused_in_one_line(
 @contextmanager
 def mlflow_server(database: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     artifacts = {"_MLFLOW_SERVER_ARTIFACT_ROOT": str(database.parent / "art")}
-    server = start_server(port, database, artifacts, start_new_session=True)
+    server = start_server(port, database, artifacts, in_session=True)
     try:
-        wait_for(server, port)
+        wait_for(server, port, database)
         yield server
     finally:
         if server.poll() is None:

@@ -11,7 +11,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tests.chromium import Chromium
 from tests.free_port import free_port
@@ -25,37 +24,68 @@ PROXIED = {
 """What ``mlflow server`` tells its workers of artifacts: the server takes and gives them."""
 PATIENCE = 600
 """Seconds in which a server on a busy machine must answer."""
+MOST_SAID = 4000
+"""Characters of its standard error that are shown."""
 
 
 @contextmanager
-def served(database: Path) -> Iterator[str]:
-    """Serve a finished run's store on this machine alone, and yield the address."""
+def served(database: Path, *, by_command: bool = False) -> Iterator[str]:
+    """Serve a run's store on this machine alone, and yield the address.
+
+    Args:
+        database: The store.
+        by_command: Whether to type ``mlflow server``, as users do, which takes longer.
+    """
     port = free_port()
-    server = start_server(port, database, PROXIED)
+    server = type_command(port, database) if by_command else start_server(port, database, PROXIED)
     try:
-        wait_for(server, port)
+        wait_for(server, port, database)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait(300)
 
 
-def start_server(port: int, database: Path, artifacts: Mapping[str, str], **more: Any) -> subprocess.Popen[bytes]:
+def start_server(
+    port: int, database: Path, artifacts: Mapping[str, str], *, in_session: bool = False
+) -> subprocess.Popen[bytes]:
     """Start what ``mlflow server`` starts, which first imports MLflow itself and takes five seconds for that."""
-    command = [sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port)]
-    settings = {**os.environ, **QUIET, **artifacts, "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{database}"}
-    return subprocess.Popen(
-        [*command, "mlflow.server.fastapi_app:app"],
-        cwd=database.parent,
-        env={**settings, "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        **more,
-    )
+    command = ["uvicorn", "--host", "127.0.0.1", "--port", str(port), "mlflow.server.fastapi_app:app"]
+    settings = {**artifacts, "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{database}"}
+    return _started(command, database, {**settings, "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true"}, in_session)
 
 
-def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
-    """Wait until the server has opened its database, which it does at the first question."""
+def type_command(port: int, database: Path) -> subprocess.Popen[bytes]:
+    """Start MLflow's server by its public command."""
+    command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{database}", "--host", "127.0.0.1"]
+    return _started([*command, "--port", str(port), "--workers", "1"], database, {}, False)
+
+
+def _started(
+    command: Sequence[str], database: Path, settings: Mapping[str, str], in_session: bool
+) -> subprocess.Popen[bytes]:
+    with _errors(database).open("wb") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=database.parent,
+            env={**os.environ, **QUIET, **settings},
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=in_session,
+        )
+
+
+def _errors(database: Path) -> Path:
+    return database.with_suffix(".server.log")
+
+
+def wait_for(server: subprocess.Popen[bytes], port: int, database: Path) -> None:
+    """Wait until the server has opened its database, which it does at the first question.
+
+    Raises:
+        RuntimeError: The server ended early; the message has the end of what it wrote to standard error.
+        TimeoutError: It does not answer.
+    """
     url = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get?experiment_id=0"
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and server.poll() is None:
@@ -66,7 +96,10 @@ def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
             raise
         except OSError:  # nobody listens there yet; the next question is asked at once, and costs a millisecond
             time.sleep(0.05)
-    raise TimeoutError(f"mlflow server does not answer: {server.poll()}")
+    said = _errors(database).read_text(errors="replace")[-MOST_SAID:]
+    if server.poll() is not None:
+        raise RuntimeError(f"mlflow server ended with status {server.returncode}: {said}")
+    raise TimeoutError(f"mlflow server does not answer within {PATIENCE} s: {said}")
 
 
 class Pages:
