@@ -122,7 +122,7 @@ class EpochReport(Callback):
         controlled = lambda twin: controlled_copy(twin, self.control)  # noqa: E731
         # steps and loaders draw random numbers, which must not affect training
         with self.control.evaluating(TRAINING_PART), seeded(self.spec.seed):
-            if runs_aside(module):
+            if runs_aside(module) and not getattr(self.data, "changes_batches", False):
                 return evaluate(module, batches, context=trainer.precision_plugin.val_step_context)
             self._aside = self._aside or ValidationAside(batches)
             return self._aside.measure(module, trainer, controlled)

@@ -133,6 +133,7 @@ class _FewBatches:
     def __init__(self, data: Any, *, moved: bool) -> None:
         hooks = getattr(data, "hooks", None)
         self._hooks: BatchHooks | None = hooks if hooks is not None and hooks.names else None
+        self.changes_batches = self._hooks is not None and not moved
         self._data, self._moved = data if self._hooks is None else data.before_hooks(), moved
         self.reads_by_row, self.device = not is_in_memory(data), torch.device("cpu")
         self.validates_by_row = validates_by_row(data)

@@ -75,6 +75,21 @@ def test_the_proof_trains_sequentially_as_lightning_calls_the_hooks() -> None:
     assert "of LitNet differs between vectorized and sequential training" in one.reason()
 
 
+class Aside(LitNet):
+    """Declares, as the built-in models do, that its steps may run outside of a Trainer."""
+
+    steps_keep_no_state = True
+
+
+def test_the_train_loss_is_that_of_the_batches_after_the_hooks(tmp_path: Path) -> None:
+    specs = trials(1)
+    aside, plain = (
+        Case(module, InPlace(), epochs=1).sequential(specs, tmp_path)[0].curve[0] for module in (Aside, LitNet)
+    )
+    assert aside.train_loss == pytest.approx(plain.train_loss, abs=1e-12)
+    assert Case(Aside, InPlace(), epochs=1).reason() == ""
+
+
 class InPlace(Digits):
     """Scales its batches in place."""
 
