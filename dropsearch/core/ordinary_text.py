@@ -14,6 +14,7 @@ _WORD = r"[^\W\d_]+(?:(?:19|20)\d\d|\d{0,3})|(?:19|20)\d\d|\d{1,3}"
 _NAME = re.compile(rf"(?:{_WORD})(?:[\s_.:@/\\-]+(?:{_WORD}))*")
 _ROOTED = re.compile(r"(?:~\w*|\.{0,2}|[A-Za-z]:)[/\\]")
 _RANDOM = re.compile(r"(?=\S*\d)(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+=]{16,}")
+_VARIABLE = re.compile(r"\$(?:\{|[A-Z_][A-Z0-9_]*$)")
 _BETWEEN = re.compile(r"[/\\\s,:;=]+")
 
 
@@ -41,12 +42,12 @@ def is_path(text: str) -> bool:
     if not parts or _RANDOM.fullmatch(parts[0]):
         return False
     is_listed = re.search(r"[/\\]", text) is not None and all(map(is_name, parts))
-    return _ROOTED.match(text) is not None or is_listed
+    return is_listed or (len(parts) > 1 and _ROOTED.match(text) is not None)
 
 
 def may_be_secret(text: str) -> bool:
     """Return whether text is long enough for a secret, and no number, path, or few words without a digit."""
-    if len(text) < SHORTEST or text.startswith("$") or is_number(text) or is_path(text):
+    if len(text) < SHORTEST or _VARIABLE.match(text) or is_number(text) or is_path(text):
         return False
     return len(text) >= LONG or not is_name(text) or any(map(str.isdigit, text))
 

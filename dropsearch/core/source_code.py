@@ -1,12 +1,15 @@
 """Digests of the source of user classes and functions: comments, docstrings and type hints do not count."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import dis
+import functools
 import hashlib
 import inspect
 import linecache
+import operator
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -23,7 +26,8 @@ def digest_of(definition: Definition) -> str | None:
     Other code runs, for example, where a file was edited after it was imported.
     """
     nodes = _nodes(definition)
-    runs = all(code in _compiled(code.co_filename) for code in codes_of(definition) if _tree(code.co_filename))
+    written = (code for code in codes_of(definition) if _text(code.co_filename))  # a dataclass has other code, too
+    runs = all(code in _codes(_text(code.co_filename), code.co_filename, code.co_flags & _FUTURE) for code in written)
     return short("\n".join(map(ast.unparse, nodes))) if nodes and runs else None
 
 
@@ -122,8 +126,11 @@ def imported_as(name: str, module: str) -> str:
     for node in _statements(tree) if tree else ():
         if isinstance(node, ast.ImportFrom):
             for each in node.names:
+                origin = _imported(node, vars(found))
                 if name == (each.asname or each.name):
-                    return f"{_imported(node, vars(found))}.{each.name}"
+                    return f"{origin}.{each.name}"
+                if each.name == "*" and name in vars(sys.modules.get(origin, ast)):
+                    return f"{origin}.{name}"
     return ""
 
 
@@ -197,15 +204,17 @@ def _tree(path: str) -> ast.Module | None:
     return _parsed(_text(path)) if path else None
 
 
-def _compiled(path: str) -> frozenset[CodeType]:
-    """Return the code of all functions and classes of a file."""
-    return _codes(_text(path), path)
+_FUTURE = functools.reduce(
+    operator.or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+)
+"""Flags of `from __future__ import …`, which a notebook keeps for its later cells."""
 
 
 @cache
-def _codes(text: str, path: str) -> frozenset[CodeType]:
+def _codes(text: str, path: str, flags: int) -> frozenset[CodeType]:
+    """Return the code of all functions and classes of a file."""
     found: list[CodeType] = []
-    pending = [compile(text, path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)]
+    pending = [compile(text, path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | flags, dont_inherit=True)]
     while pending:
         found.append(pending.pop())
         pending += [each for each in found[-1].co_consts if isinstance(each, CodeType)]

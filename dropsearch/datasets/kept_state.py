@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import logging
 import operator
 import random
 from collections import deque
@@ -20,16 +21,17 @@ from torch.utils.data import DataLoader, Dataset
 from dropsearch.core.user_errors import LIBRARIES
 from dropsearch.datasets.batch_digest import digest
 
-MOST_PARTS = 100_000
-"""Objects that are looked into."""
+MOST_PARTS = 50_000
+"""Values that are looked at."""
 LONGEST = 10_000
 """Entries of a container that are looked at, spread over it."""
 MOST_BYTES = 2**26
-"""Bytes of a tensor or array that are read; of a larger one, elements spread over it."""
+"""Bytes of tensors and arrays that are read; of what is larger than the rest of them, elements spread over it."""
 SAMPLE = 4096
+"""Number of these elements, and characters of a text or bytes that are read."""
 _PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None))
-_BY_IDENTITY = (Dataset, DataLoader, ModuleType, torch.dtype, torch.device)
-"""Values whose content is none of the state: data sets are large, and their loaders are looked at elsewhere."""
+_BY_IDENTITY = (Dataset, DataLoader, ModuleType, torch.dtype, torch.device, logging.Filterer, logging.Manager)
+"""Values whose content is none of the state: data sets are large, their loaders are looked at elsewhere; loggers."""
 
 
 def kept_state(owner: Any, methods: Iterable[str]) -> str:
@@ -54,7 +56,7 @@ class _State:
     """The digest of all values that were added, each with what it leads to."""
 
     def __init__(self) -> None:
-        self._found, self._parts = hashlib.sha256(), MOST_PARTS
+        self._found, self._parts, self._bytes = hashlib.sha256(), MOST_PARTS, MOST_BYTES
         self._seen: dict[int, Any] = {}
         """What was visited, which keeps its identity."""
 
@@ -63,33 +65,46 @@ class _State:
 
     def add(self, name: Any, value: Any) -> None:
         waiting: deque[tuple[Any, Any]] = deque([(name, value)])
-        while waiting:
+        while waiting and self._parts > 0:
             path, value = waiting.popleft()
+            self._parts -= 1
             self._found.update(f"{path!s}:{type(value).__name__}".encode())
             if isinstance(value, _PLAIN):
-                self._found.update(repr(value).encode())
+                self._found.update(_read(value).encode())
                 continue
             self._found.update(str(id(value)).encode())
             if id(value) in self._seen:
                 continue
             self._seen[id(value)] = value
-            self._parts -= 1
             try:
-                leaf = _leaf(value)
+                leaf = self._sampled(value) or _leaf(value)
                 self._found.update(leaf.encode())
-                waiting.extend(_parts(value) if self._parts > 0 and not leaf else ())
+                waiting.extend(() if leaf else itertools.islice(_parts(value), max(self._parts - len(waiting), 0)))
             except Exception:  # objects of users may raise anything; what does is left out
                 continue
+
+    def _sampled(self, value: Any) -> str:
+        """Return the content of a tensor or array; else an empty string."""
+        if not isinstance(value, Tensor | np.ndarray) or (isinstance(value, np.ndarray) and value.dtype == object):
+            return ""
+        if value.nbytes > self._bytes:
+            flat = value.detach().flatten() if isinstance(value, Tensor) else value.reshape(-1)
+            value = flat[:: -(-len(flat) // SAMPLE)]
+        self._bytes -= min(value.nbytes, self._bytes)
+        return digest(value)
+
+
+def _read(value: Any) -> str:
+    """Return the content of plain data; of a long text, which cannot change in place, its length and its beginning."""
+    if isinstance(value, bytearray):
+        return f"{len(value)}{bytes(value[:: -(-len(value) // SAMPLE) or 1])!r}"
+    return f"{len(value)}{value[:SAMPLE]!r}" if isinstance(value, str | bytes) else repr(value)
 
 
 def _leaf(value: Any) -> str:
     """Return the content of a value that leads nowhere else; else an empty string."""
     if isinstance(value, _BY_IDENTITY):
         return "object"
-    if isinstance(value, Tensor):
-        return digest(_sample(value))
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return digest(_sample(value))
     if isinstance(value, torch.Generator):
         return digest(value.get_state())
     if isinstance(value, np.random.Generator):
@@ -101,13 +116,6 @@ def _leaf(value: Any) -> str:
     if isinstance(value, Iterator) and not hasattr(value, "__dict__"):
         return f"{value!r} {operator.length_hint(value, -1)}"
     return ""
-
-
-def _sample(value: Tensor | np.ndarray) -> Tensor | np.ndarray:
-    if value.nbytes <= MOST_BYTES:
-        return value
-    flat = value.detach().flatten() if isinstance(value, Tensor) else value.reshape(-1)
-    return flat[:: max(len(flat) // SAMPLE, 1)]
 
 
 def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -130,11 +138,11 @@ def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
     elif isinstance(value, dict | list | tuple | deque | Set | np.ndarray):
         yield "length", len(value)
         each = value.items() if isinstance(value, dict) else enumerate(value)
-        yield from [*itertools.islice(each, 0, None, max(len(value) // LONGEST, 1))]
+        yield from [*itertools.islice(each, 0, None, -(-len(value) // LONGEST) or 1)]
     for name in [name for kind in type(value).__mro__ for name in _slots(kind)]:
         yield name, getattr(value, name, None)
     yield from [*getattr(value, "__dict__", {}).items()]
-    if not hasattr(value, "__dict__"):
+    if not hasattr(value, "__dict__") and not isinstance(value, dict | list | tuple | deque | Set | np.ndarray):
         yield "value", repr(value)
 
 

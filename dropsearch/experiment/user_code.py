@@ -87,7 +87,7 @@ class _Code:
             return
         self._pending.append(kind)
         is_users = self._is_users(kind.__module__)
-        held = getattr(value, "__dict__", {}).items()
+        held = {**_declared(value), **getattr(value, "__dict__", {})}.items()
         self._pending += [part for name, part in held if is_users or name == "_modules" or name[:1] != "_"]
 
     def _is_users(self, module: str | None) -> bool:
@@ -138,17 +138,19 @@ class _Code:
     def _name(self, name: str, value: Any) -> None:
         """Note a setting at the top of a file; go on with a class, a function, or an object."""
         module, _, word = name.rpartition(".")
-        if isinstance(inspect.unwrap(value) if callable(value) else value, Definition) or not self._is_users(module):
+        is_setting = self._is_users(module) and not word.startswith("__")
+        if is_setting and (nodes := assignments(word, module)):
+            if name in self.found:
+                return
+            self._set(name, value, "\n".join(map(ast.unparse, nodes)))
+            for named, part in (each for node in nodes for each in names_in(node, module)):
+                if named != name:
+                    self._name(named, part)
             self._pending.append(value)
-        elif name not in self.found and not word.startswith("__"):
-            if nodes := assignments(word, module):
-                self._set(name, value, "\n".join(map(ast.unparse, nodes)))
-                for named, part in (each for node in nodes for each in names_in(node, module)):
-                    if named != name:
-                        self._name(named, part)
-                self._pending.append(value)
-            elif origin := imported_as(word, module):
-                self._name(origin, value)
+        elif is_setting and (origin := imported_as(word, module)):
+            self._name(origin, value)
+        elif not is_setting or isinstance(inspect.unwrap(value) if callable(value) else value, Definition):
+            self._pending.append(value)
 
     def _set(self, name: str, value: Any, text: str) -> None:
         """Note a setting, unless it is the place of something, or a secret."""
@@ -156,6 +158,13 @@ class _Code:
         is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and _is_path(value))
         if words[-1] not in PLACES and not is_path and not is_secret_key("_".join(words)):
             self._note(name, short(text))
+
+
+def _declared(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object that its classes declare in `__slots__`."""
+    names = (vars(kind).get("__slots__", ()) for kind in type(value).__mro__)
+    declared = [name for each in names for name in ((each,) if isinstance(each, str) else each)]
+    return {name: getattr(value, name) for name in declared if hasattr(value, name)}
 
 
 def _is_path(text: str) -> bool:

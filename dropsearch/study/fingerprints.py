@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dropsearch.core.printable import MASK, masked
@@ -34,9 +33,24 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, str) and isinstance(other, str) and MASK in one + other:
-        pairs = ((one, other), (other, one))
-        return any(re.fullmatch(".*".join(map(re.escape, a.split(MASK))), b, re.DOTALL) for a, b in pairs)
+        return _fits(one.split(MASK), other) or _fits(other.split(MASK), one)
     return one == other
+
+
+def _fits(pieces: Sequence[str], text: str) -> bool:
+    """Return whether text consists of the pieces, with anything between them."""
+    first, *inner = pieces
+    if not inner:
+        return text == first
+    if not text.startswith(first) or not text[len(first) :].endswith(inner[-1]):
+        return False
+    at, end = len(first), len(text) - len(inner[-1])
+    for piece in inner[:-1]:
+        at = text.find(piece, at, end)
+        if at < 0:
+            return False
+        at += len(piece)
+    return True
 
 
 def changed_code(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

@@ -65,8 +65,11 @@ def _opened(
     stored, given = study.user_attrs.get(FINGERPRINT), without_secrets(given)
     if stored and (changed := changed_code(stored, given)):
         study.set_user_attr(CODE_CHANGES, sorted({*study.user_attrs.get(CODE_CHANGES, ()), *changed}))
-    if stored and CODE in given:  # what this process has not imported yet stays
-        given = {**given, CODE: {**stored.get(CODE, {}), **given[CODE]}}
+    if stored:  # the same, and what was stored is not masked by the secrets of a later run
+        kept = {key: stored[key] for key in stored.keys() & given.keys() - {CODE}}
+        # What this process has not imported yet stays.
+        code = {CODE: {**stored.get(CODE, {}), **given[CODE]}} if CODE in given else {}
+        given = {**given, **kept, **code}
     if stored != given:
         study.set_user_attr(FINGERPRINT, given)
     return study

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.core.user_errors import described
+from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.training.protocols import Feed
 
 
@@ -48,7 +48,7 @@ class CheckedFeed:
             return self._feed.cancelled()
         except (InputError, RunError):
             raise
-        except Exception as error:
+        except USER_ERRORS as error:
             raise _run_error("the run cannot go on", error) from error
 
 
@@ -58,11 +58,11 @@ def _raising(what: str) -> Iterator[None]:
         yield
     except (InputError, RunError):
         raise
-    except Exception as error:
+    except USER_ERRORS as error:
         raise _run_error(what, error) from error
 
 
-def _run_error(what: str, error: Exception) -> RunError:
+def _run_error(what: str, error: BaseException) -> RunError:
     return RunError(f"{what} ({described(error)}): repeat the command to continue from the recorded trials")
 
 

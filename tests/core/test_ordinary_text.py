@@ -29,6 +29,8 @@ SECRETS = [
     "open-sesame!",
     "open-sesame-1",
     "abcdefghijklmnopqrstuvwx",
+    "$ecretP4ssw0rd!",
+    "/8fGk+2jLz9QpXw7",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -13,9 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dropsearch.datasets.batch_digest import digest
 from dropsearch.datasets.batch_hooks import BatchHooks
+from dropsearch.datasets.kept_state import kept_state
 from tests.user_modules.data import Digits, Scaling
 
+LOG = logging.getLogger(__name__)
 SEEN: dict[str, int] = {"n": 0}
 CONSTANTS = {"scale": torch.tensor(3.0)}
 
@@ -104,6 +108,7 @@ PLAIN: dict[str, tuple[Callable[[], Any], Callable[[Any, Tensor], Any]]] = {
     "module": (lambda: nn.BatchNorm1d(64).eval(), lambda kept, x: kept(x.flatten(1).float())),
     "globals": (lambda: None, lambda kept, x: x / CONSTANTS["scale"]),
     "method": (lambda: Slotted().__repr__, lambda kept, x: kept()),
+    "a log": (lambda: None, lambda kept, x: LOG.debug("%s", x.shape)),
     "unused": (lambda: [iter([1]), itertools.count(), np.random.default_rng(0), {1}], lambda kept, x: x + 1),
 }
 
@@ -126,3 +131,25 @@ def test_hooks_whose_state_is_elsewhere(kind: type) -> None:
 def test_hooks_without_state(kind: str) -> None:
     assert can_be_called(Hooked(*PLAIN[kind]))
     assert can_be_called(Scaling())
+
+
+class Unprintable(dict[str, int]):
+    """An entry of a large container, whose text nobody asks for."""
+
+    def __repr__(self) -> str:
+        raise AssertionError("a container is not printed")
+
+
+def test_what_is_read_of_large_values_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[int]()
+
+    def counted(value: Any) -> str:
+        read.append(len(value) if isinstance(value, np.ndarray) else 0)
+        return digest(value)
+
+    monkeypatch.setattr("dropsearch.datasets.kept_state.digest", counted)
+    large = [np.zeros(2**20) for _ in range(100)]  # 800 MB, if they were written to
+    entries = [Unprintable(n=n) for n in range(200_000)]
+    state = kept_state(Hooked(lambda: [large, entries, "x" * 10**7, [[0] * 500] * 1000], print), ())
+    assert state
+    assert sum(read) * 8 <= 2**26 + 100 * 8 * 4096

@@ -235,11 +235,17 @@ def test_a_file_that_was_edited_after_its_import_is_left_out(imported: Imported,
 
 
 WRAPPED = """
+import dataclasses
 import functools
 import os
 import time
 
 import torch
+from torch import nn
+
+from other_place import *
+
+ACT = nn.ReLU
 
 if True:
     DEVICE = "a"
@@ -268,10 +274,30 @@ def weights():
     return 3
 
 
+@dataclasses.dataclass
+class Options:
+    margin: float = 0.5
+
+
+class Held:
+    def __call__(self, x):
+        return x
+
+
+class Slots:
+    __slots__ = ("held",)
+
+    def __init__(self):
+        self.held = Held()
+
+
 class Net:
+    def __init__(self):
+        self.options, self.slots = Options(), Slots()
+
     @timed
     def prepare(self):
-        return weights()
+        return weights(), ACT(), WEIGHT
 
     @torch.no_grad()
     def step(self, x):
@@ -283,6 +309,9 @@ class Net:
     ("before", "after", "changed"),
     [
         ("x + 1", "x + 2", "place.helper"),
+        ("margin: float = 0.5", "margin: float = 0.6", "place.Options"),
+        ("        return x\n", "        return -x\n", "place.Held"),
+        ("ACT = nn.ReLU", "ACT = nn.GELU", "place.ACT"),
         ("return 3", "return 4", "place.weights"),
         ("return function(*args, **more)", "return function(*args)", "place.timed"),
         ('DEVICE = "b"', 'DEVICE = "c"', "place.DEVICE"),
@@ -296,8 +325,9 @@ def test_what_is_behind_wrappers_counts(imported: Imported, before: str, after: 
     assert {name for name in {*first, *then} if first.get(name) != then.get(name)} == {changed}
 
 
-def test_settings_that_are_imported_by_name_count(imported: Imported) -> None:
-    source = "from other_place import WEIGHT as W\n\n\nclass Net:\n    def step(self):\n        return W\n"
+@pytest.mark.parametrize(("imports", "name"), [("WEIGHT as W", "W"), ("*", "WEIGHT")])
+def test_settings_that_are_imported_by_name_count(imported: Imported, imports: str, name: str) -> None:
+    source = f"from other_place import {imports}\n\n\nclass Net:\n    def step(self):\n        return {name}\n"
     first, then = (code_digests([imported(source, f"WEIGHT = {weight}\n").Net]) for weight in (1, 2))
     assert {name for name in first if first[name] != then[name]} == {"other_place.WEIGHT"}
 

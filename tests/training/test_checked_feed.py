@@ -32,7 +32,7 @@ def vectorized() -> Engine:
 class Broken(Queue):
     """A feed one of whose calls raises."""
 
-    def __init__(self, call: str, error: Exception) -> None:
+    def __init__(self, call: str, error: BaseException) -> None:
         super().__init__(make_specs("mlp", 3))
 
         def fail(*_: object) -> Any:
@@ -62,6 +62,13 @@ def trained(engine: Engine, feed: Feed, processes: int) -> None:
 def test_an_error_of_the_feed_ends_the_run(make: Callable[[], Engine], processes: int, call: str, said: str) -> None:
     with pytest.raises(RunError, match=rf"^{said}.*\(TypeError: not written .*: repeat the command"):
         trained(make(), Broken(call, TypeError("not written")), processes)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit()])
+@pytest.mark.parametrize("make", [sequential, vectorized])
+def test_an_exit_of_the_feed_ends_the_run(make: Callable[[], Engine], error: BaseException) -> None:
+    with pytest.raises(RunError, match=r"^no result can be recorded"):
+        trained(make(), Broken("tell", error), 0)
 
 
 @pytest.mark.parametrize("make", [sequential, vectorized])
