@@ -29,7 +29,12 @@ VALUES = st.recursive(
 
 
 def _is_number(key: str) -> bool:
-    return isinstance(OmegaConf.create(f"a: {key}" if key.isalnum() else "a: b").a, int | float)
+    """Return whether Hydra reads a key as a number: it has no quotes for keys."""
+    try:
+        float(key)
+    except ValueError:
+        return False
+    return True
 
 
 def read(word: str) -> Any:
