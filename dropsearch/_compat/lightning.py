@@ -128,7 +128,7 @@ def quiet_loggers(level: int) -> Iterator[None]:
 
 
 def _set_levels(levels: Mapping[logging.Logger, int]) -> None:
-    """Set the levels of loggers; all loggers of the process, which are thousands, are told once, if any changes."""
+    """Set the levels of loggers; `setLevel`, which visits thousands of loggers, is called at most once."""
     changing = [logger for logger, level in levels.items() if logger.level != level]
     for logger in changing[1:]:
         logger.level = levels[logger]

@@ -86,8 +86,9 @@ def masked_by_form(text: str) -> str:
     """
     whole = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
     text = (_WHOLE_USERINFO if whole else _USERINFO).sub(rf"\1\2:{MASK}@", text)
-    for named in (_USER_ALONE, _QUERY, _ASSIGNED, _OPTION, _BEARER):
-        text = named.sub(rf"\1{MASK}{'@' if named is _USER_ALONE else ''}", text)
+    text = _USER_ALONE.sub(rf"\1{MASK}@", text)
+    for named in (_QUERY, _ASSIGNED, _OPTION, _BEARER):
+        text = named.sub(rf"\1{MASK}", text)
     return _TOKEN.sub(MASK, text)
 
 

@@ -25,9 +25,11 @@ def digest_of(definition: Definition) -> str | None:
 
     Other code runs, for example, where a file was edited after it was imported.
     """
-    nodes = _nodes(definition)
-    written = (code for code in codes_of(definition) if _text(code.co_filename))  # a dataclass has other code, too
-    runs = all(code in _codes(_text(code.co_filename), code.co_filename, code.co_flags & _FUTURE) for code in written)
+    nodes, codes = _nodes(definition), codes_of(definition)
+    texts = {path: _text(path) for path in {code.co_filename for code in codes}}
+    written = ((code, texts[code.co_filename]) for code in codes)
+    # A dataclass has functions that are written nowhere.
+    runs = all(code in _codes(text, code.co_filename, code.co_flags & _FUTURE) for code, text in written if text)
     return short("\n".join(map(ast.unparse, nodes))) if nodes and runs else None
 
 
@@ -74,13 +76,14 @@ def _names_in(node: ast.stmt | ast.Lambda, scope: Mapping[str, Any], module: str
         loaded = _loaded(compile(ast.fix_missing_locations(ast.Module([statement], [])), "", "exec"))
     except (SyntaxError, ValueError, RecursionError):  # such as a nonlocal name of an outer function
         return
+    used = {name: scope[name] for name in loaded & scope.keys()}
     for part in ast.walk(node):
         if isinstance(part, ast.ImportFrom):  # inside a function
             name = _imported(part, scope)
             origin = vars(sys.modules[name]) if name in sys.modules else {}
             yield from ((f"{name}.{each.name}", origin[each.name]) for each in part.names if each.name in origin)
         if isinstance(part, ast.Name | ast.Attribute):
-            found, owner = _resolved(part, {name: scope[name] for name in loaded & scope.keys()}, module)
+            found, owner = _resolved(part, used, module)
             if found is not _MISSING and not isinstance(found, ModuleType):
                 yield owner, found
 

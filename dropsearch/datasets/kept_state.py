@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dropsearch.core.attributes import attributes
 from dropsearch.core.user_errors import LIBRARIES
 from dropsearch.datasets.batch_digest import digest
 
@@ -139,16 +140,9 @@ def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
         yield "length", len(value)
         each = value.items() if isinstance(value, dict) else enumerate(value)
         yield from [*itertools.islice(each, 0, None, -(-len(value) // LONGEST) or 1)]
-    for name in [name for kind in type(value).__mro__ for name in _slots(kind)]:
-        yield name, getattr(value, name, None)
-    yield from [*getattr(value, "__dict__", {}).items()]
+    yield from attributes(value).items()
     if not hasattr(value, "__dict__") and not isinstance(value, dict | list | tuple | deque | Set | np.ndarray):
         yield "value", repr(value)
-
-
-def _slots(kind: type) -> tuple[str, ...]:
-    names = vars(kind).get("__slots__", ())
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _is_code(value: Any) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class
+from dropsearch.core.attributes import attributes
 from dropsearch.core.printable import is_secret_key
 from dropsearch.core.source_code import (
     Definition,
@@ -63,7 +64,7 @@ class _Code:
                 self._visit(self._pending.popleft())
 
     def _visit(self, value: Any) -> None:
-        value = inspect.unwrap(value) if callable(value) else value
+        value = _unwrapped(value)
         if id(value) in self._seen or isinstance(value, (*_SETTINGS, Tensor, ModuleType)):
             return
         self._seen[id(value)] = value
@@ -87,7 +88,7 @@ class _Code:
             return
         self._pending.append(kind)
         is_users = self._is_users(kind.__module__)
-        held = {**_declared(value), **getattr(value, "__dict__", {})}.items()
+        held = attributes(value).items()
         self._pending += [part for name, part in held if is_users or name == "_modules" or name[:1] != "_"]
 
     def _is_users(self, module: str | None) -> bool:
@@ -149,7 +150,7 @@ class _Code:
             self._pending.append(value)
         elif is_setting and (origin := imported_as(word, module)):
             self._name(origin, value)
-        elif not is_setting or isinstance(inspect.unwrap(value) if callable(value) else value, Definition):
+        elif not is_setting or isinstance(_unwrapped(value), Definition):
             self._pending.append(value)
 
     def _set(self, name: str, value: Any, text: str) -> None:
@@ -160,11 +161,8 @@ class _Code:
             self._note(name, short(text))
 
 
-def _declared(value: Any) -> dict[str, Any]:
-    """Return the attributes of an object that its classes declare in `__slots__`."""
-    names = (vars(kind).get("__slots__", ()) for kind in type(value).__mro__)
-    declared = [name for each in names for name in ((each,) if isinstance(each, str) else each)]
-    return {name: getattr(value, name) for name in declared if hasattr(value, name)}
+def _unwrapped(value: Any) -> Any:
+    return inspect.unwrap(value) if callable(value) else value
 
 
 def _is_path(text: str) -> bool:

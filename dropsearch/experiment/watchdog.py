@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dropsearch.core.processor_use import ProcessorUse
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.experiment.standstill import QUIET, STALL, looking
-from dropsearch.experiment.watched_feed import WatchedFeed
+from dropsearch.training.forwarding_feed import ForwardingFeed
 from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.protocols import Feed
 
@@ -83,7 +83,7 @@ def _listed(doing: Mapping[str, tuple[str, float]]) -> str:
     return named + (f" and {len(doing) - MOST_NAMED} more" if len(doing) > MOST_NAMED else "")
 
 
-class HeardFeed(WatchedFeed):
+class HeardFeed(ForwardingFeed):
     """A feed that reports to a watchdog.
 
     Args:

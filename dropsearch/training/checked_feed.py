@@ -8,44 +8,35 @@ from contextlib import contextmanager
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.core.user_errors import USER_ERRORS, described
-from dropsearch.training.protocols import Feed
+from dropsearch.training.forwarding_feed import ForwardingFeed
 
 
-class CheckedFeed:
+class CheckedFeed(ForwardingFeed):
     """Forwards every call to a feed and raises its errors as `RunError`, which no engine catches.
 
     Engines turn other errors into failed trials, or train sequentially after them. An error of a study, a sampler or a
-    tracker would then be lost, and with it the trials that the feed was told of.
+    tracker would then be lost, and so would the results that were being recorded.
     """
-
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-        self.most_at_once = feed.most_at_once
-
-    @property
-    def held(self) -> bool:
-        """Whether to ask again later."""
-        return self._feed.held
 
     def ask(self, count: int) -> list[TrialSpec]:
         """Return the next trials."""
         with _raising("no trial can be started"):
-            return self._feed.ask(count)
+            return super().ask(count)
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
         """Forward epochs."""
         with _raising(f"no epoch can be reported of {_named([spec for spec, _ in reports])}"):
-            return self._feed.report(reports)
+            return super().report(reports)
 
     def tell(self, results: Sequence[TrialResult]) -> None:
         """Forward results."""
         with _raising(f"no result can be recorded of {_named([result.spec for result in results])}"):
-            self._feed.tell(results)
+            super().tell(results)
 
     def cancelled(self) -> bool:
         """Return whether to stop."""
         try:  # called in every step
-            return self._feed.cancelled()
+            return super().cancelled()
         except (InputError, RunError):
             raise
         except USER_ERRORS as error:

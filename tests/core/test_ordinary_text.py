@@ -1,4 +1,4 @@
-"""Numbers, paths, words and names are told from passwords and tokens."""
+"""Numbers, paths, words and names are not taken for passwords and tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from dropsearch.core.ordinary_text import is_name, is_number, is_path, may_be_secret, words_in
 
 PATHS = [
-    "/tmp/rv/Google Drive/project_1",
+    "/home/ann/Google Drive/project_1",
     "/elsewhere/aB3dEfGh1JkLmNoPqRs/x",
     "~/keys/service.json",
     "~ann/keys",

@@ -93,7 +93,7 @@ def test_remembered_secrets_are_masked_wherever_they_are(monkeypatch: pytest.Mon
 
 
 ORDINARY = {
-    "PWD": "/tmp/rv/Google Drive/project_1",
+    "PWD": "/home/ann/Google Drive/project_1",
     "OLDPWD": "/elsewhere/aB3dEfGh1JkLmNoPqRs",
     "GOOGLE_APPLICATION_CREDENTIALS": "keys/service_2.json",
     "PRIVATE_KEY": "~/.ssh/id_rsa",
@@ -115,13 +115,13 @@ ORDINARY = {
 NAMED = {"PWD", "GOOGLE_APPLICATION_CREDENTIALS", "PRIVATE_KEY", "BASIC_AUTH", "DB_PASSWORD", "SESSION_TOKEN"}
 """Variables of a secret's name whose values are none."""
 TEXTS = [
-    "/tmp/rv/Google Drive/project_1/data",
-    "/tmp/rv/project_1",
+    "/home/ann/Google Drive/project_1/data",
+    "/home/ann/project_1",
     "Drive/project_1 and project_1.csv",
     "/home/john_smith/out, of john_smith",
     "https://john_smith@corp/simple",
-    "PWD=/tmp/rv/Google Drive/project_1",
-    "{'PWD': '/tmp/rv'}",
+    "PWD=/home/ann/Google Drive/project_1",
+    "{'PWD': '/home/ann'}",
     "train 10000000 rows until 2024-01-15, <|endoftext|> <|padding-1|> disabled",
     "us-international-1 archive-keyring-2 false-positive capuchin-monkey-1",
     "A035C8C19219BA821ECEA86B64E628F8D684696D",

@@ -134,7 +134,7 @@ def test_hooks_without_state(kind: str) -> None:
 
 
 class Unprintable(dict[str, int]):
-    """An entry of a large container, whose text nobody asks for."""
+    """An entry of a large container that must not be printed."""
 
     def __repr__(self) -> str:
         raise AssertionError("a container is not printed")

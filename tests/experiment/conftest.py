@@ -37,6 +37,17 @@ LIGHT = (
     "evidence=off",
 )
 """A study of all four arms in a few seconds."""
+ONE_TRIAL = (
+    "arms=[none]",
+    "study.n_trials=1",
+    "trainer.max_epochs=1",
+    "confirm.top_k=1",
+    "confirm.seeds=1",
+    "engine=sequential",
+    "evidence=off",
+    "tracking=none",
+)
+"""One arm, one trial and one retraining of one epoch."""
 MEASURED = (*LIGHT, "evidence=on", "evidence.severities=2", "evidence.monte_carlo=[1,2]")
 """The same study, with what dropout did in its winners."""
 

@@ -20,7 +20,7 @@ from dropsearch.config.schema import Config
 from dropsearch.experiment.artifacts import best_yaml
 from dropsearch.experiment.provenance import commands
 from dropsearch.experiment.secret_values import without_secrets
-from tests.experiment.conftest import Cli, composed
+from tests.experiment.conftest import ONE_TRIAL, Cli, composed
 from tests.tracking.mlflow.mlflow_pages import served
 from tests.tracking.tracked_studies import make_result, make_spec
 
@@ -149,14 +149,7 @@ def test_a_secret_without_its_name_is_found_nowhere(
         "model._target_=bare.Net",
         f"+model.api_key={SECRET}",
         "data._target_=bare.Digits",
-        "arms=[none]",
-        "study.n_trials=1",
-        "trainer.max_epochs=1",
-        "confirm.top_k=1",
-        "confirm.seeds=1",
-        "engine=sequential",
-        "evidence=off",
-        "tracking=none",
+        *ONE_TRIAL,
         "output_dir=out",
     )
     assert ended.status == status, ended.err
@@ -192,14 +185,7 @@ def test_ordinary_text_of_the_environment_changes_nothing(
         "model._target_=placed.Net",
         f"model.data_dir='{place}/data of john_smith'",
         "data._target_=placed.Digits",
-        "arms=[none]",
-        "study.n_trials=1",
-        "trainer.max_epochs=1",
-        "confirm.top_k=1",
-        "confirm.seeds=1",
-        "engine=sequential",
-        "evidence=off",
-        "tracking=none",
+        *ONE_TRIAL,
         f"output_dir={folder / 'out'}",
     ]
     first = cli(*command)

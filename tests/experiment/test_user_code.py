@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.user_code import code_digests
 from dropsearch.study.studies import check_studies, open_study
-from tests.experiment.conftest import Cli
+from tests.experiment.conftest import ONE_TRIAL, Cli
 
 SOURCE = '''
 import torch
@@ -339,19 +339,7 @@ def test_much_data_does_not_hide_the_code(imported: Imported) -> None:
     assert {"place.Net", "place.Focal", "place.smoothed"} <= code_digests([data, module.Net()]).keys()
 
 
-RUN = (
-    "model._target_=place.Net",
-    "data._target_=place.Data",
-    "arms=[none]",
-    "study.n_trials=1",
-    "trainer.max_epochs=1",
-    "confirm.top_k=1",
-    "confirm.seeds=1",
-    "engine=sequential",
-    "tracking=none",
-    "evidence=off",
-    "output_dir=out",
-)
+RUN = ("model._target_=place.Net", "data._target_=place.Data", *ONE_TRIAL, "output_dir=out")
 
 
 def test_a_study_stops_where_code_has_changed_and_goes_on_if_told(cli: Cli, imported: Imported, tmp_path: Path) -> None:

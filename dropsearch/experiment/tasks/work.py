@@ -23,8 +23,8 @@ from dropsearch.experiment.layout import with_layout
 from dropsearch.experiment.phases import phases
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.studies import arm_studies, check_existing, shares_folder
-from dropsearch.experiment.watched_feed import WatchedFeed
 from dropsearch.study.storage import open_storage
+from dropsearch.training.forwarding_feed import ForwardingFeed
 from dropsearch.training.protocols import Feed
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -139,7 +139,7 @@ class WorkerLines:
         print(line, file=self._stream, flush=True)
 
 
-class CountedFeed(WatchedFeed):
+class CountedFeed(ForwardingFeed):
     """A feed whose trials are counted but not tracked.
 
     Args:
