@@ -15,18 +15,20 @@ from dropsearch.config.options import check_options, option_errors
 from dropsearch.config.params import with_params
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED, InputError, RunError
+from dropsearch.core.one_run import one_run
 from dropsearch.core.preparation import preparing
 from dropsearch.core.printable import one_line as printable_line
 
 
 def _run(raw: DictConfig) -> int:
     try:
-        with preparing("reading the configuration"):  # imports the classes that it names
-            config = typed(raw)
-        # Imported here, so that --help and misspelt keys do not wait for torch, lightning and mlflow.
-        from dropsearch.experiment.tasks import run
+        with one_run():
+            with preparing("reading the configuration"):  # imports the classes that it names
+                config = typed(raw)
+            # Imported here, so that --help and misspelt keys do not wait for torch, lightning and mlflow.
+            from dropsearch.experiment.tasks import run
 
-        return run(config)
+            return run(config)
     # Printed here and not in `main`, because Hydra adds lines to an exception that leaves a job.
     except InputError as error:
         return _print_error(str(error), BAD_INPUT)

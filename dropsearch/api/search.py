@@ -29,11 +29,13 @@ from dropsearch.config.check import check
 from dropsearch.config.compose import compose_overrides, expand_homes
 from dropsearch.config.schema import DEFAULT_ARMS, Config, SitesConfig
 from dropsearch.core.errors import InputError
+from dropsearch.core.one_run import one_run
 from dropsearch.datasets.given_loaders import GivenLoaders
 
 _PLACEHOLDER = "python"
 
 
+@one_run()
 def search(
     make_module: Callable[..., Any],
     datamodule: Any = None,
@@ -131,7 +133,7 @@ def search(
         overrides: Further configuration keys, as on the command line: ``["sampler=random"]``.
 
     Raises:
-        InputError: An argument is invalid; the message says what to do.
+        InputError: An argument is invalid, or another search goes on in this process; the message says what to do.
         RunError: The training failed.
     """
     optional = {"name": name, "tracking_uri": tracking_uri, "batchnorm": batchnorm}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
@@ -41,8 +42,10 @@ _USER_ALONE = re.compile(r"(https?://)(?:(?=[^\s/:@]*\d)[^\s/:@]+|[^\s/:@]{20,})
 _QUERY = re.compile(
     rf"([?&;](?:{_NAME}|key|sig|(?:[\w-]*-)?signature|sslpassword|odbc_connect)=)[^&;\s\"']+", re.IGNORECASE
 )
+_TOKENS = r"(?:[\w.-]*\.)?token"
+"""A key of a token, or of a number of them."""
 _ASSIGNED = re.compile(
-    rf"((?<![\w.-])(?!(?-i:PWD)[\"']?\s?[:=]\s?[\"']?[~/])(?:{_NAME})[\"']?\s?[:=]\s?)(?![\"']?\$\{{)"
+    rf"((?<![\w.-])(?!(?-i:PWD)[\"']?\s?[:=]\s?[\"']?[~/])(?!{_TOKENS}[\"']?\s?[:=]\s?\d{{1,6}}(?![\w.-]))(?:{_NAME})[\"']?\s?[:=]\s?)(?![\"']?\$\{{)"
     r"(\"[^\"]*\"|'[^']*'|\([^()]*\)|(?:(?:Basic|Bearer|Token)\s)?[^\s,;&}\])]+)",
     re.IGNORECASE,
 )
@@ -57,6 +60,8 @@ _SCHEMES = re.compile(r"^(?:Basic|Bearer|Token)\s+(\S+)$", re.IGNORECASE)
 """Authorization whose last word alone is the secret."""
 _FOLDERS = frozenset({"PWD", "OLDPWD"})
 """Variables of shells for folders; in the address of a database, ``PWD`` is a password."""
+LEAST_NUMBER = 1000
+"""Numbers from here on may be a password."""
 _known: dict[str, re.Pattern[str]] = {}
 """What finds the passwords and tokens of this run in text, the longest first."""
 
@@ -137,6 +142,18 @@ def _secrets_in(text: str) -> Iterator[str]:
             yield match[0].removeprefix(match[1]).strip("\"'")
 
 
+def holds_secret(key: str, value: Any) -> bool:
+    """Return whether a value under a key is a password or a token, since the key names one.
+
+    Under `token` numbers are none: they count tokens.
+    """
+    if not is_secret_key(key):
+        return False
+    if isinstance(value, str):
+        return bool(value) and not (key.rpartition(".")[2] in _FOLDERS and is_path(value))
+    return type(value) is int and abs(value) >= LEAST_NUMBER and not _is_token_key(key)
+
+
 def masked_values(value: Any, key: str = "", text: Callable[[str], str] = masked) -> Any:
     """Return nested mappings and lists with passwords and tokens masked.
 
@@ -145,15 +162,50 @@ def masked_values(value: Any, key: str = "", text: Callable[[str], str] = masked
         key: Their key. All that stands under the key of a secret is one.
         text: What masks other text.
     """
+
+    def hidden(key: str, value: Any) -> Any:
+        if holds_secret(key, value):
+            return MASK
+        return text(value) if isinstance(value, str) else value
+
+    return _changed(value, key, hidden)
+
+
+def comparable_values(value: Any, key: str = "") -> Any:
+    """Return nested mappings and lists for a comparison with other values, with passwords and tokens masked by form.
+
+    A secret may be renewed, so what is masked is equal. What is too short or too plain for a secret may be a setting
+    (``model.token=cls``): it differs from others by one byte of its digest. That one byte is the same wherever it is
+    written, and one guess in 256 has it, so that no list of guesses finds the value.
+    """
+
+    def marked(key: str, value: Any) -> Any:
+        hidden = masked_values(value, key, masked_by_form)
+        parts = [] if hidden == value else [*_given_secrets(str(value), key)]
+        if not parts or any(may_be_secret(part) and _has_form(key, part) for part in parts):
+            return hidden
+        return f"{hidden}{hashlib.blake2b(str(value).encode(), digest_size=1).hexdigest()}"
+
+    return _changed(value, key, marked)
+
+
+def _changed(value: Any, key: str, change: Callable[[str, Any], Any]) -> Any:
+    """Return nested mappings and lists with each value changed, given its key or that of a secret above it."""
     if isinstance(value, Mapping):
         above = key if is_secret_key(key) else ""
-        return {name: masked_values(item, above or str(name), text) for name, item in value.items()}
+        return {name: _changed(item, above or str(name), change) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(masked_values(item, key, text) for item in value)
-    if not isinstance(value, str) or not value:
-        return value
-    is_folder = key.rpartition(".")[2] in _FOLDERS and is_path(value)
-    return MASK if is_secret_key(key) and not is_folder else text(value)
+        return type(value)(_changed(item, key, change) for item in value)
+    return change(key, value)
+
+
+def _is_token_key(key: str) -> bool:
+    return key.rpartition(".")[2].lower() == "token"
+
+
+def _has_form(key: str, text: str) -> bool:
+    """Return whether text has the characters of a token, or its key allows others."""
+    return not _is_token_key(key) or re.fullmatch(r"[\w.~+/=:-]+", text) is not None
 
 
 def printable(text: str, keep: str = "") -> str:

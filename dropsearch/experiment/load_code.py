@@ -139,7 +139,8 @@ _IN_USER_CODE = re.compile(r" \(\S+:\d+ in \w+\)")
 def _argument(key: str, value: Any) -> str:
     """Return an argument of the user's class as Python code; one with a password or token is read from a variable."""
     if masked_values(value, key) != value:
-        return f'os.environ["{secret_variable(f"model.{key}")}"]'
+        found = f'os.environ["{secret_variable(f"model.{key}")}"]'
+        return f"int({found})" if isinstance(value, int) else found
     return repr(value)
 
 

@@ -19,7 +19,7 @@ import dropsearch
 from dropsearch._compat.database_urls import sqlite_file, sqlite_url
 from dropsearch.config.plain import plain
 from dropsearch.config.schema import Config
-from dropsearch.core.printable import MASK, is_secret_key, masked, masked_values
+from dropsearch.core.printable import MASK, holds_secret, masked, masked_values
 from dropsearch.experiment.load_code import load_code
 from dropsearch.experiment.secret_values import secret_reference
 
@@ -78,9 +78,13 @@ def this_command(without: str = "") -> str:
 
 def _without_secret(word: str) -> str:
     key, equals, value = word.partition("=")
-    if masked(word) == word and not (value and is_secret_key(key.lstrip("+~"))):
+    given = int(value) if value.isdecimal() else value
+    if masked(word) == word and not holds_secret(key.lstrip("+~"), given):
         return word
-    return f"{key}={secret_reference(key)}" if equals else masked(word)
+    if not equals:
+        return masked(word)
+    # Hydra's grammar takes a reference within another one only in quotes.
+    return f"{key}={secret_reference(key)}" if given is value else f"{key}='{secret_reference(key, is_text=False)}'"
 
 
 def shown_config(config: Config) -> dict[str, Any]:

@@ -12,14 +12,16 @@ OPTIONAL_SECRETS = ("study.storage", "study.warm_start", "tracking.uri")
 """Keys whose value a retraining does not need."""
 
 
-def secret_reference(key: str, *default: str) -> str:
+def secret_reference(key: str, *default: str, is_text: bool = True) -> str:
     """Return what stands for a value that is not written down: a reference to the environment, as OmegaConf reads it.
 
     Args:
         key: The configuration key.
         default: The value where the variable is not set; without one it is an error.
+        is_text: Whether the value is text, not a number.
     """
-    return f"${{oc.env:{','.join((secret_variable(key), *default))}}}"
+    found = f"${{oc.env:{','.join((secret_variable(key), *default))}}}"
+    return found if is_text else f"${{oc.decode:{found}}}"
 
 
 def secret_variable(key: str) -> str:
@@ -43,4 +45,4 @@ def without_secrets(values: Any, key: str = "", above: str = "") -> Any:
         return [without_secrets(value, f"{key}.{index}", above) for index, value in enumerate(values)]
     if masked_values(values, above or key) == values:
         return values
-    return secret_reference(key, *(("null",) if key in OPTIONAL_SECRETS else ()))
+    return secret_reference(key, *(("null",) if key in OPTIONAL_SECRETS else ()), is_text=isinstance(values, str))

@@ -12,7 +12,7 @@ from dropsearch.config.plain import plain
 from dropsearch.config.schema import Config, arguments
 from dropsearch.core.atomic_io import atomic_write_text
 from dropsearch.core.crashes import crash_of
-from dropsearch.core.printable import masked_by_form, masked_values
+from dropsearch.core.printable import comparable_values
 from dropsearch.core.records import ARMS, Arm, TrialPhase, TrialResult
 from dropsearch.core.records.arms import typical_rates
 from dropsearch.experiment.context import ExperimentContext
@@ -62,10 +62,11 @@ class ArmStudies:
 def fingerprint(context: ExperimentContext, arm: Arm) -> Mapping[str, Any]:
     """Return the settings that must not change when a study continues, by configuration key.
 
-    They are the same in any folder and environment, so a password is masked only by its key or format.
+    They are the same in any folder and environment, so a password is masked only by its key or format, and what only
+    has such a key (`model.token=cls`) is compared.
     """
     config = context.config
-    given = masked_values(plain(config), text=masked_by_form)
+    given = comparable_values(plain(config))
     parts: dict[str, Any] = {name: given[name] for name in ("model", "data", "space", "optimizer")}
     parts["data"].pop("root", None)
     parts["space"].pop("params")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.core.attributes import attributes
-from dropsearch.core.printable import is_secret_key
+from dropsearch.core.printable import comparable_values, is_secret_key
 from dropsearch.core.source_code import (
     Definition,
     assignments,
@@ -154,11 +154,14 @@ class _Code:
             self._pending.append(value)
 
     def _set(self, name: str, value: Any, text: str) -> None:
-        """Note a setting, unless it is the place of something, or a secret."""
-        words = name.rpartition(".")[2].lower().split("_")
+        """Note a setting, unless it is the place of something; of a secret, what may be compared."""
+        key = name.rpartition(".")[2].lower()
         is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and _is_path(value))
-        if words[-1] not in PLACES and not is_path and not is_secret_key("_".join(words)):
-            self._note(name, short(text))
+        if key.split("_")[-1] in PLACES or is_path:
+            return
+        if is_secret_key(key):
+            text = str(comparable_values(value, key)) if isinstance(value, str | int | float) else ""
+        self._note(name, short(text))
 
 
 def _unwrapped(value: Any) -> Any:

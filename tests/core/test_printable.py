@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dropsearch.core.errors import InputError, RunError, first_cause
 from dropsearch.core.printable import (
     LONGEST,
+    comparable_values,
     is_secret_key,
     masked,
     masked_by_form,
@@ -185,6 +186,54 @@ def test_values_are_masked_by_name_and_by_form() -> None:
         "token": None,
         "x": "",
     }
+
+
+def test_a_number_under_the_key_of_a_secret_may_be_one() -> None:
+    assert masked_values({"password": 4711, "auth": 2, "api_key": True}) == {
+        "password": "***",
+        "auth": 2,
+        "api_key": True,
+    }
+    assert masked_values({"model": {"token": 32000}}) == {"model": {"token": 32000}}, "a number of tokens"
+    assert masked("model.token=512 {'token': 16, 'x': 1}") == "model.token=512 {'token': 16, 'x': 1}"
+    assert masked("model.token=512a model.token=12345678") == "model.token=*** model.token=***"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"token": 5}, {"token": 6}),
+        ({"token": "cls"}, {"token": "mean"}),
+        ({"token": "<|endoftext|>"}, {"token": "<|startoftext|>"}),
+        ({"token": {"kind": ["cls"]}}, {"token": {"kind": ["mean"]}}),
+        ({"auth": "basic"}, {"auth": "none"}),
+        ({"password": 4711}, {"password": 4712}),
+        ({"text": "token=cls, n=2"}, {"text": "token=mean, n=2"}),
+        ({"url": "redis://ann:a@host"}, {"url": "redis://ann:b@host"}),
+    ],
+)
+def test_a_setting_under_the_key_of_a_secret_is_compared(one: dict, other: dict) -> None:
+    assert comparable_values(one) == comparable_values(one)
+    assert comparable_values(one) != comparable_values(other)
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [lambda s: {"api_key": s}, lambda s: {"token": [s]}, lambda s: f"redis://ann:{s}@host", lambda s: f"pwd={s}"],
+)
+def test_a_renewed_secret_is_no_difference(hold) -> None:
+    assert comparable_values(hold("planted-0815")) == comparable_values(hold("renewed-0816"))
+    assert "planted" not in str(comparable_values(hold("planted-0815")))
+
+
+@pytest.mark.parametrize("key", ["password", "token", "api_key"])
+def test_no_list_of_guesses_finds_what_is_compared(key: str) -> None:
+    """One byte is known of it, however often it is stored, so one in 256 guesses fits."""
+    stored = comparable_values({key: "hunter2"})[key]
+    assert len(stored) == len("***") + 2
+    fitting = sum(comparable_values({key: f"pw{number}"})[key] == stored for number in range(5120))
+    assert 5 < fitting < 40
+    assert comparable_values({"x": {key: "hunter2"}})["x"][key] == stored
 
 
 def test_all_under_the_key_of_a_secret_is_masked() -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL, make_url
 
+from dropsearch.config.plain import plain
 from dropsearch.config.schema import Config
 from dropsearch.experiment.artifacts import best_yaml
 from dropsearch.experiment.provenance import commands
@@ -210,6 +211,45 @@ def test_ordinary_text_of_the_environment_changes_nothing(
     assert [path for path, text in texts(folder / "out").items() if b"Google ***" in text or b"/***" in text] == []
     module = sys.modules["placed"].Net.load_from_checkpoint(best / "none.ckpt")
     assert module.hparams.data_dir == f"{place}/data of john_smith"
+
+
+COUNTED = """
+from user_module import Digits, LitNet
+
+AUTH = "basic"
+
+class Net(LitNet):
+    def __init__(self, token, api_key, width=4, lr=1e-3, dropout=0.5):
+        super().__init__(width, lr, dropout)
+        self.auth = AUTH
+"""
+
+
+def test_a_setting_with_the_name_of_a_secret_is_compared(cli: Cli, folder: Path) -> None:
+    """A renewed key is no difference."""
+    (folder / "counted.py").write_text(COUNTED)
+    shared = ["model._target_=counted.Net", "data._target_=counted.Digits", *ONE_TRIAL, "output_dir=out"]
+    first = cli(*shared, "+model.token=cls", f"+model.api_key={SECRET}")
+    assert first.status == 0, first.err
+    other = cli(*shared, "+model.token=mean", f"+model.api_key={SECRET}")
+    assert other.status == 2
+    assert "model.token must be the same as when study" in other.err
+    again = cli(*shared, "+model.token=cls", "+model.api_key=renewed-4712")
+    assert again.status == 0, again.err
+    (folder / "counted.py").write_text(COUNTED.replace("basic", "none"))
+    sys.modules.pop("counted")
+    changed = cli(*shared, "+model.token=cls", f"+model.api_key={SECRET}")
+    assert (changed.status, "counted.AUTH" in changed.err) == (2, True), changed.err
+
+
+def test_a_number_is_referred_to_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["dropsearch", "+model.pin_code=1", "+model.password=4711", "+model.token=512"])
+    found, _ = commands(composed(), None, {})
+    *_, pin, word, token = shlex.split(found["continue"])
+    assert (pin, token) == ("+model.pin_code=1", "+model.token=512")
+    monkeypatch.setenv("DROPSEARCH_MODEL_PASSWORD", "4711")
+    assert plain(composed(word))["model"]["password"] == 4711
+    assert without_secrets({"password": 4711}, "model") == {"password": word.partition("=")[2].strip("'")}
 
 
 def test_a_failure_to_connect_does_not_show_the_password(cli: Cli) -> None:

@@ -56,7 +56,7 @@ def _then_plain(own: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_secret(key: str, value: Any) -> bool:
-    return isinstance(value, str | list | dict) and masked_values(value, key, masked_if_whole) != value
+    return isinstance(value, str | int | list | dict) and masked_values(value, key, masked_if_whole) != value
 
 
 def _as_plain(value: Any) -> Any:
