@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dropsearch.dropout.distributions import numbers_of
-from dropsearch.dropout.draws import drawn
 from dropsearch.dropout.keyed_draws import Draw
 from dropsearch.dropout.location import owner_of, per_call
 from dropsearch.dropout.mode import DropoutMode
@@ -79,10 +77,6 @@ class DropoutControl(DropoutMode):
         if value > 0:
             self.dropped[site] += 1
         return float(value)
-
-    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Draw from the noise of the masks."""
-        return drawn(func, args, kwargs, partial(self.noise.bits, name))
 
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
         """Draw from the noise of the masks if possible."""

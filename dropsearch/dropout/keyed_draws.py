@@ -250,6 +250,11 @@ _READERS: Mapping[str, Callable[..., Draw]] = {
 }
 """Parser of a call, by the name of its function."""
 
+FACTORIES = frozenset(
+    {"empty", "empty_like", "new", "new_empty", "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones"}
+)
+"""Names of functions that create a tensor which later code may fill in place."""
+
 _FIRST = ("input", "tensor", "self", "logits")
 """Keyword names of the first tensor argument, which `torch.nn.init` always passes by name."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -69,25 +69,21 @@ class ModuleLocation:
         self._calls.clear()
         self._strange.clear()
 
-    @property
-    def _path(self) -> list[tuple[str, nn.Module]]:
-        """Return the running modules with their paths, outermost first."""
-        running: list[tuple[str, nn.Module]] = []
+    def _running(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield the running modules with their paths, innermost first."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             if frame.f_code is FORWARD and (found := self._named(frame.f_locals["self"])):
-                running.append(found)
+                yield found
             frame = frame.f_back
-        return [*self._outer, *reversed(running)]
+
+    @property
+    def _path(self) -> list[tuple[str, nn.Module]]:
+        return [*self._outer, *reversed([*self._running()])]
 
     @property
     def _innermost(self) -> tuple[str, nn.Module]:
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            if frame.f_code is FORWARD and (found := self._named(frame.f_locals["self"])):
-                return found
-            frame = frame.f_back
-        return self._outer[-1]
+        return next(self._running(), self._outer[-1])
 
     def _named(self, module: nn.Module) -> tuple[str, nn.Module] | None:
         """Return a module with its path, or None if it is not part of the model."""

@@ -21,8 +21,7 @@ from torch.overrides import TorchFunctionMode
 from dropsearch._compat.python_calls import Call, showing
 from dropsearch._compat.torch_modes import backward, is_active, recomputed_by
 from dropsearch._compat.torch_modules import named_parts
-from dropsearch.dropout.draws import FACTORIES, draw_of
-from dropsearch.dropout.keyed_draws import Draw, can_draw, read_draw
+from dropsearch.dropout.keyed_draws import FACTORIES, Draw, can_draw, read_draw
 from dropsearch.dropout.location import ModuleLocation
 from dropsearch.dropout.ops import DropCall, op_of, read_call
 from dropsearch.dropout.ops.attention import exposed_attention
@@ -64,7 +63,7 @@ class DropoutMode(TorchFunctionMode, ABC):
         self.called: set[Any] = set()
         """The functions that dropped or drew."""
         self.keys_draws = False
-        """Whether random numbers other than dropout are drawn by `on_keyed`."""
+        """Whether `on_keyed` draws all random numbers; otherwise only those of operations with their own code."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -145,10 +144,6 @@ class DropoutMode(TorchFunctionMode, ABC):
         """Return the rate for an operation with its own dropout code, given its present rate."""
         return rate
 
-    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Return the random numbers that such an operation draws; `name` is unique in a pass."""
-        return func(*args, **kwargs)
-
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
         """Return the result of a call that draws random numbers; its name is unique in a pass."""
         return original()
@@ -159,9 +154,7 @@ class DropoutMode(TorchFunctionMode, ABC):
 
     def in_own_code(self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the result of a call inside an operation with its own dropout code."""
-        if draw_of(func) is None:
-            return func(*args, **kwargs)
-        return self.on_draw(self.location.counted(f"{scope.site}~"), func, args, kwargs)
+        return self._undropped(func, args, kwargs, scope)
 
     def python_call(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a plain function with its own dropout code at the rate of its site."""
@@ -218,18 +211,18 @@ class DropoutMode(TorchFunctionMode, ABC):
             return self.on_drop(site, call, partial(_made_again, func, args, kwargs))
         return self.on_pass(call, lambda: func(*args, **kwargs))
 
-    def _undropped(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        if self.keys_draws:
-            draw = read_draw(func, args, kwargs)
-            if draw is not None:
-                self.called.add(func)
-                return self.on_keyed(self._numbered(draw.name), draw, lambda: func(*args, **kwargs))
-            if self.sees_factories and func.__name__ in FACTORIES:
-                return self.on_factory(self._numbered(func.__name__), lambda: func(*args, **kwargs))
+    def _undropped(
+        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], scope: Scope | None = None
+    ) -> Any:
+        if not self.keys_draws and scope is None:
+            return func(*args, **kwargs)
+        place = self.location.path or "model" if scope is None else scope.site
+        if (draw := read_draw(func, args, kwargs)) is not None:
+            self.called.add(func)
+            return self.on_keyed(self.location.counted(f"{place}~{draw.name}"), draw, lambda: func(*args, **kwargs))
+        if self.sees_factories and getattr(func, "__name__", "") in FACTORIES:
+            return self.on_factory(self.location.counted(f"{place}~{func.__name__}"), lambda: func(*args, **kwargs))
         return func(*args, **kwargs)
-
-    def _numbered(self, function: str) -> str:
-        return self.location.counted(f"{self.location.path or 'model'}~{function}")
 
     def _inner_call(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
         return self.__torch_function__(func, (), args, kwargs)
@@ -244,7 +237,7 @@ def _concerns(func: Any) -> bool:
     if known is None:
         name = getattr(func, "__name__", "")
         whole = func is F.multi_head_attention_forward or func is Tensor.backward or op_of(func) is not None
-        known = whole or can_draw(name) or name in FACTORIES or draw_of(func) is not None
+        known = whole or can_draw(name) or name in FACTORIES
         if str(getattr(func, "__module__", None) or "torch").partition(".")[0] == "torch":
             _known[func] = known
     return known

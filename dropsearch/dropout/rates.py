@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,3 +129,21 @@ def of_tensor(value: Any, like: Tensor | None = None) -> Any:
     if not isinstance(value, LiveRate):
         return value
     return value.tensor if like is None or not like.is_floating_point() else value.tensor.to(like.dtype)
+
+
+_FILLED = {"full": torch.ones, "full_like": torch.ones_like}
+
+
+def called_live(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Run a function with `LiveRate` numbers replaced by their tensors."""
+    name = getattr(function, "__name__", "")
+    if name in _FILLED and len(args) > 1:
+        ones = _FILLED[name](args[0], *args[2:], **kwargs)
+        return ones * of_tensor(args[1], ones)
+    if name == "new_full" and len(args) > 2:
+        ones = args[0].new_ones(args[1], *args[3:], **kwargs)
+        return ones * of_tensor(args[2], ones)
+    if name in ("tensor", "as_tensor", "scalar_tensor") and args:
+        return args[0].tensor.to(kwargs.get("dtype") or torch.get_default_dtype())
+    like = next((arg for arg in args if isinstance(arg, Tensor)), None)
+    return function(*[of_tensor(arg, like) for arg in args], **{n: of_tensor(v, like) for n, v in kwargs.items()})

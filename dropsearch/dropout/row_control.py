@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.dropout.control import DropoutControl, bits_shape
-from dropsearch.dropout.draws import FACTORIES, called_live, draw_of
-from dropsearch.dropout.keyed_draws import Draw
+from dropsearch.dropout.keyed_draws import Draw, can_draw
 from dropsearch.dropout.mask_bits import SiteBits
 from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.own_sites import Scope
-from dropsearch.dropout.rates import LiveRate, Rate
+from dropsearch.dropout.rates import LiveRate, Rate, called_live, of_tensor
 
 Shapes = dict[str, torch.Size]
 """Shape of each mask of a step by call name: the site's name, ``drop@2`` for its second call."""
@@ -47,11 +46,6 @@ class _ShapeRecorder(DropoutMode):
 
     def on_own(self, site: str, rate: float) -> float:
         return _DRAWS_AT if rate > 0 or site in self.sites else rate
-
-    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        result = func(*args, **kwargs)
-        self.shapes[name] = result.shape
-        return result
 
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
         self.shapes[name] = bits_shape(draw)
@@ -145,10 +139,10 @@ class RowDropoutControl(DropoutControl):
 
     def in_own_code(self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run a call inside an operation with its own code, with `LiveRate` numbers replaced by the rates of rows."""
-        if getattr(func, "__name__", "") in FACTORIES:  # later code may fill it, with different numbers per row
-            return func(*args, **kwargs) + self._noise.zero(f"{scope.site}~")
-        if draw_of(func) is None and any(isinstance(value, LiveRate) for value in (*args, *kwargs.values())):
-            return called_live(func, args, kwargs)
+        if any(isinstance(value, LiveRate) for value in (*args, *kwargs.values())):
+            if not can_draw(getattr(func, "__name__", "")):
+                return called_live(func, args, kwargs)
+            args, kwargs = tuple(map(of_tensor, args)), {name: of_tensor(value) for name, value in kwargs.items()}
         return super().in_own_code(scope, func, args, kwargs)
 
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:

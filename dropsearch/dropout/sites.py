@@ -22,6 +22,7 @@ from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.global_state import changed
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
+from dropsearch.dropout.keyed_draws import Draw
 from dropsearch.dropout.kind_inference import KindInference
 from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall, own_code
@@ -150,8 +151,8 @@ class _Recorder(DropoutMode):
         self._own.met(site, rate)
         return rate
 
-    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        result = func(*args, **kwargs)
+    def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
+        result = original()
         if self.scope is not None:
             self._own.drew(self.scope.site, self._each(_count(result), result))
         return result

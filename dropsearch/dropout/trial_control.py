@@ -227,11 +227,6 @@ class TrialControl(DropoutControl):
         self.evaluations_draw |= self._evaluates
         return super().on_drop(site, call, original)
 
-    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Draw from the noise of the masks."""
-        self.evaluations_draw |= self._evaluates
-        return super().on_draw(name, func, args, kwargs)
-
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
         """Draw from the noise of the masks if possible."""
         self.evaluations_draw |= self._evaluates

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import dropsearch
 from dropsearch.core.errors import InputError
+from dropsearch.dropout.distributions import numbers_of
 from dropsearch.dropout.mask_bits import SiteBits
 from dropsearch.dropout.ops import own_code
 from dropsearch.dropout.own_sites import Scope
@@ -37,12 +38,18 @@ class Family:
     """The shape of what is drawn."""
     kind: str
     by_hand: Callable[[Tensor, Tensor, float], Tensor]
-    """The formula: activations, uniform numbers (multiples of 1/65536) and a rate."""
+    """The formula: activations, uniform numbers and a rate."""
+    function: str = "bernoulli_"
+    """What draws."""
     draws: int | None = None
     """How many of the results are dropped together: the number of units for the binomial error; None: not counted."""
 
 
 def scaled(x: Tensor, u: Tensor, p: float) -> Tensor:
+    return x * (u < 1 - p) / (1 - p)
+
+
+def floored(x: Tensor, u: Tensor, p: float) -> Tensor:
     return x * (u >= p) / (1 - p)
 
 
@@ -52,31 +59,34 @@ def blocks(x: Tensor, u: Tensor, p: float) -> Tensor:
 
 
 def inner_blocks(x: Tensor, u: Tensor, p: float) -> Tensor:
-    level = round((1 - p * 256 / (9 * 196)) * 65536) / 65536  # the whole chance of a mask is a multiple of 1/65536
-    return x * (1 - F.max_pool2d(F.pad((u >= level).double(), [1] * 4), 3, stride=1, padding=1))
+    centres = (u < p * 256 / (9 * 196)).double()
+    return x * (1 - F.max_pool2d(F.pad(centres, [1] * 4), 3, stride=1, padding=1))
 
 
 def gaussian(x: Tensor, u: Tensor, p: float) -> Tensor:
-    z = torch.tensor([NormalDist().inv_cdf(v) for v in (u + 1 / 131072).flatten().tolist()], dtype=torch.float64)
+    z = torch.tensor([NormalDist().inv_cdf(v) for v in (u + 0.5**33).flatten().tolist()], dtype=torch.float64)
     return x * (1 + z.view(u.shape) * math.sqrt(p / (1 - p)))
 
 
 FAMILIES = {
-    "DropPath": Family(lambda: ops.DropPath(0.2), X, (3000, 1), "residual", scaled, 3000),
-    "floored DropPath": Family(lambda: ops.FlooredDropPath(0.2), X, (3000, 1), "residual", scaled, 3000),
-    "StochasticDepth row": Family(lambda: ops.StochasticDepth(0.2, "row"), X, (3000, 1), "residual", scaled, 3000),
+    "DropPath": Family(lambda: ops.DropPath(0.2), X, (3000, 1), "residual", scaled, draws=3000),
+    "floored DropPath": Family(lambda: ops.FlooredDropPath(0.2), X, (3000, 1), "residual", floored, "rand", 3000),
+    "StochasticDepth row": Family(
+        lambda: ops.StochasticDepth(0.2, "row"), X, (3000, 1), "residual", scaled, draws=3000
+    ),
     "StochasticDepth batch": Family(lambda: ops.StochasticDepth(0.2, "batch"), X, (1, 1), "residual", scaled),
-    "DropBlock": Family(lambda: ops.DropBlock(0.2), IMAGES, tuple(IMAGES.shape), "conv", blocks),
+    "DropBlock": Family(lambda: ops.DropBlock(0.2), IMAGES, tuple(IMAGES.shape), "conv", blocks, "rand_like"),
     "inner DropBlock": Family(lambda: ops.InnerDropBlock(0.2), IMAGES, (8, 5, 14, 14), "conv", inner_blocks),
-    "GaussianDropout": Family(lambda: ops.GaussianDropout(0.2), X[:100], (100, 4), "input", gaussian),
-    "LockedDropout": Family(ops.LockedDropout, STEPS, (1, 60, 50), "rnn", scaled, 3000),
-    "ZoneOut": Family(lambda: ops.ZoneOut(0.2), X, (3000, 4), "rnn", lambda x, u, p: x * (u < 1 - p), 12000),
+    "GaussianDropout": Family(lambda: ops.GaussianDropout(0.2), X[:100], (100, 4), "input", gaussian, "randn_like"),
+    "LockedDropout": Family(ops.LockedDropout, STEPS, (1, 60, 50), "rnn", scaled, draws=3000),
+    "ZoneOut": Family(lambda: ops.ZoneOut(0.2), X, (3000, 4), "rnn", lambda x, u, p: x * (u >= p), draws=12000),
     "DropConnect": Family(
         lambda: ops.DropConnect(0.2),
         torch.ones(1, 40, dtype=torch.float64),
         (40, 40),
         "input",
-        lambda x, u, p: x @ (torch.eye(40, dtype=torch.float64) * (u >= p) / (1 - p)),
+        lambda x, u, p: x @ (torch.eye(40, dtype=torch.float64) * (u < 1 - p) / (1 - p)),
+        "bernoulli",
         40,
     ),
 }
@@ -89,8 +99,8 @@ def run_of(family: Family) -> tuple[nn.Module, Callable[[], Tensor]]:
 
 
 def uniform(family: Family, seed: int, step: int) -> Tensor:
-    bits = SiteBits().draw(seed, "op~", step, math.prod(family.mask))
-    return (torch.from_numpy(bits).view(family.mask).double() + 32768) / 65536
+    bits = SiteBits().draw(seed, f"op~{family.function}", step, 2 * math.prod(family.mask))
+    return numbers_of(torch.from_numpy(bits).view(*family.mask, 2)) / 2**32
 
 
 @NAMED
@@ -107,7 +117,6 @@ def test_it_is_a_site(family: Family) -> None:
 def test_it_equals_its_formula(family: Family, rate: float, seed: int, step: int) -> None:
     model, run = run_of(family)
     u = uniform(family, seed, step)
-    rate = round(rate * 65536) / 65536  # a mask has so many levels
     expected = family.by_hand(family.x, u, rate)
     assert torch.allclose(alone(model, {"op": rate}, run, seed=seed, step=step), expected, rtol=1e-6, atol=1e-6)
 

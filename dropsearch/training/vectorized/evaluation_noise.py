@@ -11,7 +11,7 @@ from dropsearch.core.batches import tensors
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.seeds import derived_seed
 from dropsearch.dropout.row_control import RowBits, RowRates, Shapes, row_rates
-from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch
+from dropsearch.training.vectorized.row_stacks import RowStack
 from dropsearch.training.vectorized.trial_row import TrialRow
 
 Noise = tuple[RowRates, Mapping[str, Tensor]]
@@ -44,7 +44,7 @@ class EvaluationNoise:
             self._shapes[key] = self._shapes_of(batch)
         return self._shapes[key]
 
-    def of(self, trial_rows: Sequence[TrialRow], of: str, batch: EvaluationBatch, like: Tensor) -> Noise:
+    def of(self, trial_rows: Sequence[TrialRow], of: str, stack: RowStack, like: Tensor) -> Noise:
         """Return the rates and bits for the next validation step of some rows; call `count` after the step.
 
         `of` names the data; `like` is a tensor of the dtype and device of the rows.
@@ -52,9 +52,7 @@ class EvaluationNoise:
         if not self.draws:
             return NOTHING
         steps = [trial_row.evaluations[of] for trial_row in trial_rows]
-        return self.at(
-            steps, [trial_row.spec for trial_row in trial_rows], of, batch.row(batch.rows[0] if batch.rows else 0), like
-        )
+        return self.at(steps, [each.spec for each in trial_rows], of, stack.of(stack.rows[0]), like)
 
     def count(self, trial_rows: Iterable[TrialRow], of: str) -> None:
         """Count a validation step of some rows."""

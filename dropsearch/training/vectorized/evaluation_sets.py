@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 
-from dropsearch.core.batches import BatchForm, cast, mapped
+from dropsearch.core.batches import cast, mapped
 from dropsearch.datasets.lockstep import LockstepReader
-from dropsearch.training.logged_steps import batch_size
 from dropsearch.training.protocols import RowLoader
 from dropsearch.training.vectorized.row_batches import gather_batches, read_in_lockstep
+from dropsearch.training.vectorized.row_stacks import RowStack
 from dropsearch.training.vectorized.trial_row import TrialRow
 
-
-@dataclass(frozen=True)
-class EvaluationBatch:
-    """A batch of the evaluation of all rows."""
-
-    content: Any
-    """The batch of the module; with a form, the tensors of all rows' batches, `[rows, batch, ...]`."""
-    size: int
-    """Number of examples of a row."""
-    form: BatchForm | None = None
-    """Form of the module's batch; None if all rows share it."""
-    rows: list[int] | None = None
-    """The rows that use the batch; None for all."""
-    index: int | None = None
-    """Number of the batch; None for its position."""
-
-    def to(self, dtype: torch.dtype) -> EvaluationBatch:
-        """Return the batch with its floating-point tensors converted to `dtype`."""
-        return replace(self, content=cast(self.content, dtype))
-
-    def row(self, row: int) -> Any:
-        """Return the batch of one row."""
-        if self.form is None:
-            return self.content
-        at = row if self.rows is None else self.rows.index(row)
-        return self.form.build(tuple(part[at] for part in self.content))
-
-    def of(self, group: Sequence[int], rows: int) -> EvaluationBatch:
-        """Return the batch of some of the rows."""
-        if self.form is None or len(group) == (rows if self.rows is None else len(self.rows)):
-            return self
-        places = group if self.rows is None else [self.rows.index(row) for row in group]
-        index = torch.tensor(places, device=self.content[0].device)
-        return replace(self, content=tuple(part.index_select(0, index) for part in self.content))
-
-
-class EvaluationSet(Protocol):
-    """The batches of an evaluation of all rows."""
-
-    def __iter__(self) -> Iterator[EvaluationBatch]: ...
+EvaluationSet = Iterable[tuple[int, RowStack]]
+"""The batches of an evaluation of all rows, with their numbers."""
 
 
 class SharedSet:
@@ -66,14 +27,14 @@ class SharedSet:
             the loader each time.
     """
 
-    def __init__(self, batches: Any, kept: tuple[torch.device, torch.dtype] | None = None) -> None:
-        self._batches = batches
+    def __init__(self, batches: Any, rows: int, kept: tuple[torch.device, torch.dtype] | None = None) -> None:
+        self._batches, self._rows = batches, list(range(rows))
         if kept is not None:
             device, dtype = kept
             self._batches = [cast(mapped(batch, lambda part: part.to(device)), dtype) for batch in batches]
 
-    def __iter__(self) -> Iterator[EvaluationBatch]:
-        return (EvaluationBatch(batch, batch_size(batch)) for batch in self._batches)
+    def __iter__(self) -> Iterator[tuple[int, RowStack]]:
+        return enumerate(RowStack(self._rows, batch, None) for batch in self._batches)
 
 
 class OwnSet:
@@ -91,9 +52,10 @@ class OwnSet:
         """Replace the examples of a row."""
         self._indices[row].copy_(loader.order(0))
 
-    def __iter__(self) -> Iterator[EvaluationBatch]:
-        for indices in self._indices.split(self._size, dim=1):
-            yield EvaluationBatch(gather_batches(self._tensors, indices), indices.shape[1], self._form)
+    def __iter__(self) -> Iterator[tuple[int, RowStack]]:
+        rows = list(range(len(self._indices)))
+        for index, indices in enumerate(self._indices.split(self._size, dim=1)):
+            yield index, RowStack(rows, gather_batches(self._tensors, indices), self._form)
 
 
 class ReadSet:
@@ -104,9 +66,8 @@ class ReadSet:
         self.trial_rows: Sequence[TrialRow] = ()
         """The current rows."""
 
-    def __iter__(self) -> Iterator[EvaluationBatch]:
+    def __iter__(self) -> Iterator[tuple[int, RowStack]]:
         loaders = {row: each.val_loader for row, each in enumerate(self.trial_rows) if not each.is_idle}
         any_length = dict.fromkeys(loaders)
         for taken in read_in_lockstep(self._reader, self.trial_rows, loaders, any_length, self._device):
-            for stack in taken.stacks:
-                yield EvaluationBatch(stack.examples, stack.size, stack.form, stack.rows, taken.index)
+            yield from ((taken.index, stack) for stack in taken.stacks)

@@ -57,7 +57,7 @@ class FirstSteps:
         if stack.shape in self._shapes:
             return self._shapes[stack.shape]
         skeleton = self.runner.skeleton
-        batch = cast(stack.form.build([each[0] for each in stack.examples]), self.dtype)
+        batch = cast(stack.of(stack.rows[0]), self.dtype)
         self.runner.set_mode(training=True)  # a new shape may occur after an evaluation
         state = {name: value.clone() for name, value in skeleton.state_dict().items()}
         plain = self.runner.traits.is_plain

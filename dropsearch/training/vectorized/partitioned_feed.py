@@ -11,7 +11,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from dropsearch.core.records import INTERRUPTED, EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.records import INTERRUPTED, TrialResult, TrialSpec
+from dropsearch.training.forwarding_feed import ForwardingFeed
 from dropsearch.training.protocols import Feed
 
 BY_ROW = ("optimizer.betas", "optimizer.momentum", "optimizer.nesterov", "optimizer.schedule")
@@ -23,7 +24,7 @@ def partition(spec: TrialSpec) -> str:
     return json.dumps({key: value for key, value in spec.hyperparameters.items() if key not in BY_ROW}, sort_keys=True)
 
 
-class PartitionedFeed:
+class PartitionedFeed(ForwardingFeed):
     """Wraps a feed and hands out the trials of one partition at a time; the others wait.
 
     The sampler determines the order of the trials, so a feed cannot be asked for a partition. At most `max_waiting`
@@ -31,17 +32,12 @@ class PartitionedFeed:
     """
 
     def __init__(self, feed: Feed, max_waiting: int) -> None:
-        self._feed, self.max_waiting = feed, max_waiting
+        super().__init__(feed)
+        self.max_waiting = max_waiting
         self._waiting: list[TrialSpec] = []
         self._open: dict[str, TrialSpec] = {}
         self._current: str | None = None
         """The partition whose trials are handed out; None for any."""
-        self.most_at_once = feed.most_at_once
-
-    @property
-    def held(self) -> bool:
-        """Whether to ask again later."""
-        return self._feed.held
 
     def next_partition(self) -> bool:
         """Select the largest partition among the available trials; return False if no trial is left."""
@@ -97,16 +93,8 @@ class PartitionedFeed:
         self._waiting += fetched
         return len(fetched)
 
-    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Forward epoch metrics to the feed; return for each trial whether it is to be pruned."""
-        return self._feed.report(reports)
-
     def tell(self, results: Sequence[TrialResult]) -> None:
         """Forward results to the feed."""
         for result in results:
             self._open.pop(result.spec.key, None)
         self._feed.tell(results)
-
-    def cancelled(self) -> bool:
-        """Return whether the feed is cancelled."""
-        return self._feed.cancelled()

@@ -12,7 +12,8 @@ from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
 from dropsearch.training.protocols import TrialData
 from dropsearch.training.vectorized.cuda_graph import GraphedCallable
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
-from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch, EvaluationSet, OwnSet, ReadSet, SharedSet
+from dropsearch.training.vectorized.evaluation_sets import EvaluationSet, OwnSet, ReadSet, SharedSet
+from dropsearch.training.vectorized.row_stacks import RowStack
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
@@ -93,7 +94,7 @@ class RowEvaluation:
         else:
             kept = (device, rows.flat.dtype) if self._use_cuda_graph else None
             self._sets = {
-                name: batches if isinstance(batches, ReadSet) else SharedSet(batches, kept)
+                name: batches if isinstance(batches, ReadSet) else SharedSet(batches, rows.width, kept)
                 for name, batches in self._shared.items()
             }
         self._run: Callable[[], None] = lambda: self._evaluate(rows)
@@ -117,26 +118,22 @@ class RowEvaluation:
     def _totals(self, rows: StackedState, name: str, batches: EvaluationSet) -> dict[str, Tensor]:
         totals: dict[str, Tensor] = {}
         count: int | Tensor = 0
-        for batch in batches:
-            given = batch.to(rows.flat.dtype)
-            taking = [row for row in batch.rows or range(rows.width) if name == "val" or row in self._due]
+        for _, stack in batches:
+            taking = [row for row in stack.rows if name == "val" or row in self._due]
 
-            def step(group: list[int], part: StackedState | RowsPart, given: EvaluationBatch = given) -> None:
-                own = given.of(group, rows.width)
-                noise = self._noise.of([self._trial_rows[row] for row in group], PASSES[name], given, rows.flat)
-                for logged, value in self._runner.evaluate(part, own.content, noise, form=own.form).items():
-                    totals[logged] = totals.get(logged, 0.0) + _spread(value.double() * given.size, group, rows)
+            def step(group: list[int], part: StackedState | RowsPart, stack: RowStack = stack) -> None:
+                own = stack.part(group).cast(rows.flat.dtype)
+                noise = self._noise.of([self._trial_rows[row] for row in group], PASSES[name], stack, rows.flat)
+                for logged, value in self._runner.evaluate(part, own.examples, noise, form=own.form).items():
+                    totals[logged] = totals.get(logged, 0.0) + _spread(value.double() * stack.size, group, rows)
 
             if self._is_captured:
                 step(list(range(rows.width)), rows)
             else:
-                self._runner.in_groups(self._trial_rows, rows, step, batch.rows)
+                self._runner.in_groups(self._trial_rows, rows, step, stack.rows)
             self._noise.count([self._trial_rows[row] for row in taking], PASSES[name])
-            count = count + (
-                batch.size
-                if batch.rows is None
-                else _spread(torch.full((len(batch.rows),), batch.size), batch.rows, rows)
-            )
+            is_whole, sizes = len(stack.rows) == rows.width, torch.full((len(stack.rows),), stack.size)
+            count = count + (stack.size if is_whole else _spread(sizes, stack.rows, rows))
         return {logged: total / count for logged, total in totals.items()}
 
 

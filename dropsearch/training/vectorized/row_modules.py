@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.user_errors import place_of_method
-from dropsearch.training.vectorized.effects import apply, tensors_by_row
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.row_hooks import RowHooks, view_of
 from dropsearch.training.vectorized.row_trainer import RowTrainer
@@ -106,16 +105,13 @@ class RowModules:
 
     def trained(self, trial_rows: Sequence[TrialRow], rows: Sequence[int], size: int) -> None:
         """Apply the effects of the last training step to each of `rows`."""
-        for row, tensors in zip(
-            rows, tensors_by_row(self._runner.effects, self._runner.effect_tensors, len(rows)), strict=True
-        ):
+        for row, effects in self._runner.effects_of(rows):
             trial_row = trial_rows[row]
             if not trial_row.is_idle:
                 assert trial_row.log is not None
                 trial_row.log.batch_size, trial_row.log.hook = size, ""
                 with trial_row.raising_alone():
-                    returned = apply(self._runner.effects, trial_row.module, tensors, trial_row.log_of_step)
-                    self._results[row] = returned
+                    self._results[row] = effects(trial_row.module, trial_row.log_of_step)
 
     @property
     def may_change_gradients(self) -> bool:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dropsearch.core.batches import BatchForm, form_of, is_packed, leaves, tensors
+from dropsearch.core.batches import BatchForm, cast, form_of, is_packed, leaves, tensors
+from dropsearch.training.logged_steps import batch_size
 
 
+@dataclass(frozen=True, eq=False)
 class RowStack:
-    """Batches of the same form, of some rows at one step: their tensors, `[rows, ...]` each."""
+    """Batches of the same form, of some rows at one step; or one batch that all rows share."""
 
-    def __init__(self, rows: list[int], examples: Sequence[Tensor], form: BatchForm) -> None:
-        self.rows, self.examples, self.form = rows, tuple(examples), form
+    rows: list[int]
+    examples: Any
+    """The tensors of the batches, `[rows, ...]` each; without a form the shared batch itself."""
+    form: BatchForm | None
 
     @property
     def size(self) -> int:
         """Number of examples in a batch."""
+        if self.form is None:
+            return batch_size(self.examples)
         return next((int(each.shape[1]) for each in self.examples if each.dim() > 1), 1)
 
     @property
@@ -30,20 +37,21 @@ class RowStack:
 
     def of(self, row: int) -> Any:
         """Return the batch of a row."""
+        if self.form is None:
+            return self.examples
         index = self.rows.index(row)
         return self.form.build([each[index] for each in self.examples])
 
     def cast(self, dtype: torch.dtype) -> RowStack:
         """Return the same batches with floating-point tensors of a dtype."""
-        examples = [each.to(dtype) if each.is_floating_point() else each for each in self.examples]
-        return RowStack(self.rows, examples, self.form)
+        return replace(self, examples=cast(self.examples, dtype))
 
     def part(self, rows: Sequence[int]) -> RowStack:
         """Return the batches of some of the rows."""
-        if list(rows) == self.rows:
+        if self.form is None or list(rows) == self.rows:
             return self
         index = torch.tensor([self.rows.index(row) for row in rows], device=self.examples[0].device)
-        return RowStack(list(rows), [each.index_select(0, index) for each in self.examples], self.form)
+        return RowStack(list(rows), tuple(each.index_select(0, index) for each in self.examples), self.form)
 
 
 def stacks(batches: Mapping[int, Any], device: torch.device) -> list[RowStack]:
@@ -71,7 +79,8 @@ def _of_leaf(leaf: Any) -> Any:
 
 def _stack(rows: list[int], batches: list[Any], device: torch.device) -> RowStack:
     columns = zip(*(tuple(tensors(batch)) for batch in batches), strict=True)
-    return RowStack(rows, [_on_device(list(column), device) for column in columns], form_of(batches, with_scalars=True))
+    examples = tuple(_on_device(list(column), device) for column in columns)
+    return RowStack(rows, examples, form_of(batches, with_scalars=True))
 
 
 def _on_device(parts: list[Tensor], device: torch.device) -> Tensor:

@@ -12,10 +12,10 @@ import torch
 from dropsearch._compat.torchmetrics import is_metric
 from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
 from dropsearch.training.logged_steps import Modes
-from dropsearch.training.vectorized.effects import apply, tensors_by_row
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
-from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch, EvaluationSet
+from dropsearch.training.vectorized.evaluation_sets import EvaluationSet
 from dropsearch.training.vectorized.row_hooks import RowHooks, view_of
+from dropsearch.training.vectorized.row_stacks import RowStack
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.step_logs import RowLog
@@ -99,34 +99,28 @@ class RowValidation:
         for hook in ("on_validation_start", "on_validation_epoch_start"):
             for row, trial_row in modules.items():
                 self._hooks.run(trial_row, hook, log=logs[row])
-        for position, batch in enumerate(batches):
-            index = position if batch.index is None else batch.index
-            batch, self._runner.batch_idx = batch.to(rows.flat.dtype), index
-            for row in (row for row in modules if batch.rows is None or row in batch.rows):
-                logs[row].batch_size = batch.size
-                self._hooks.run(modules[row], "on_validation_batch_start", batch.row(row), index, log=logs[row])
+        for index, batch in batches:
+            stack, self._runner.batch_idx = batch.cast(rows.flat.dtype), index
+            for row in (row for row in stack.rows if row in modules):
+                logs[row].batch_size = stack.size
+                self._hooks.run(modules[row], "on_validation_batch_start", stack.of(row), index, log=logs[row])
 
             def step(
-                group: list[int],
-                part: StackedState | RowsPart,
-                batch: EvaluationBatch = batch,
-                index: int = index,
+                group: list[int], part: StackedState | RowsPart, stack: RowStack = stack, index: int = index
             ) -> None:
-                own = batch.of(group, len(trial_rows))
-                noise = self._noise.of([trial_rows[row] for row in group], of, batch, rows.flat)
-                self._runner.evaluate(part, own.content, noise, form=own.form)
-                for row, tensors in zip(
-                    group, tensors_by_row(self._runner.effects, self._runner.effect_tensors, len(group)), strict=True
-                ):
+                own = stack.part(group)
+                noise = self._noise.of([trial_rows[row] for row in group], of, stack, rows.flat)
+                self._runner.evaluate(part, own.examples, noise, form=own.form)
+                for row, effects in self._runner.effects_of(group):
                     if row in modules:
-                        logs[row].batch_size, logs[row].hook = batch.size, ""
+                        logs[row].batch_size, logs[row].hook = stack.size, ""
                         with modules[row].raising_alone():
-                            returned = apply(self._runner.effects, modules[row].module, tensors, logs[row].log)
-                            given = returned, batch.row(row), index
+                            returned = effects(modules[row].module, logs[row].log)
+                            given = returned, stack.of(row), index
                             self._hooks.run(modules[row], "on_validation_batch_end", *given, log=logs[row])
 
-            self._runner.in_groups(trial_rows, rows, step, batch.rows)
-            self._noise.count([modules[row] for row in batch.rows or modules if row in modules], of)
+            self._runner.in_groups(trial_rows, rows, step, stack.rows)
+            self._noise.count([modules[row] for row in stack.rows if row in modules], of)
         for row, trial_row in modules.items():
             if trial_row.keeps_best and of == VALIDATION and self._may_change_weights(trial_row):
                 trial_row.validated = rows.weights(trial_row.module)

@@ -13,12 +13,12 @@ from torch.func import functional_call, vmap
 
 from dropsearch._compat.python_calls import showing
 from dropsearch._compat.row_values import autograd_functions, quiet_loops, sampled_under_vmap
-from dropsearch.core.batches import TUPLE, BatchForm
+from dropsearch.core.batches import BatchForm
 from dropsearch.core.global_state import changed
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, mask_shapes
 from dropsearch.training.logged_steps import Modes, call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import Convolutions
-from dropsearch.training.vectorized.effects import Effect, EffectRecorder, value_of
+from dropsearch.training.vectorized.effects import Effect, EffectRecorder, Log, apply, tensors_by_row, value_of
 from dropsearch.training.vectorized.reads import RowReads, RowsDifferError, by_row
 from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
@@ -83,9 +83,9 @@ class VmapRunner:
         self.skeleton = skeleton
         self.traits = traits or StepTraits()
         self._recorder = None if self.traits.is_plain else EffectRecorder(skeleton, self.traits)
-        self.effects: list[Effect] = []
+        self._effects: list[Effect] = []
         """Effects of the last step, if steps have any."""
-        self.effect_tensors: tuple[Tensor, ...] = ()
+        self._effect_tensors: tuple[Tensor, ...] = ()
         """The tensors of these effects, `[rows, ...]` each."""
         self.log_options: dict[str, dict[str, Any]] = {}
         """Log options of the last training step by name, if steps only compute a loss and log means."""
@@ -119,7 +119,7 @@ class VmapRunner:
         examples: Sequence[Tensor],
         rates: RowRates,
         bits: Mapping[str, Tensor],
-        form: BatchForm = TUPLE,
+        form: BatchForm | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the training step of all rows.
 
@@ -128,7 +128,7 @@ class VmapRunner:
             examples: The tensors of a batch of each row, `[rows, batch, ...]` each.
             rates: Rates of each site, `[rows]`.
             bits: Random bits of each site's mask, `[rows, *mask]`.
-            form: Form of the module's batch.
+            form: Form of the module's batch; a tuple by default.
 
         Returns:
             Losses `[rows]`, and logged values by name, `[rows]` each.
@@ -136,12 +136,13 @@ class VmapRunner:
 
         def run_row(parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any) -> Any:
             self.control.load(rates, bits)
-            result, *found = self._run("training_step", parameters, {**rows.shared, **buffers}, form.build(examples))
+            given = examples if form is None else form.build(examples)
+            result, *found = self._run("training_step", parameters, {**rows.shared, **buffers}, given)
             loss = result["loss"] if isinstance(result, Mapping) else result
             return loss, *found
 
         self.set_mode(training=True)
-        losses, logged, self.effect_tensors = vmap(run_row)(
+        losses, logged, self._effect_tensors = vmap(run_row)(
             rows.parameters, rows.buffers, tuple(examples), rates, dict(bits)
         )
         return losses, logged
@@ -174,8 +175,16 @@ class VmapRunner:
         self.set_mode(training=False)
         parameters = {name: parameter.detach() for name, parameter in rows.parameters.items()}
         examples, (rates, bits) = () if form is None else tuple(batch), noise
-        logged, self.effect_tensors = vmap(run_row)(parameters, rows.buffers, examples, rates, dict(bits))
+        logged, self._effect_tensors = vmap(run_row)(parameters, rows.buffers, examples, rates, dict(bits))
         return logged
+
+    def effects_of(self, rows: Sequence[int]) -> Iterator[tuple[int, Callable[[Any, Log], Any]]]:
+        """Yield each of the rows of the last step with a function that applies its effects to the row's module.
+
+        The function takes the module and a receiver of logged values, and returns the result of the step, if recorded.
+        """
+        for row, own in zip(rows, tensors_by_row(self._effects, self._effect_tensors, len(rows)), strict=True):
+            yield row, lambda module, log, own=own: apply(self._effects, module, own, log)
 
     def evaluation_shapes(self, batch: Any, sites: Iterable[str]) -> Shapes:
         """Return the shapes of the random bits that a validation step of one row needs, with the rates of sites set."""
@@ -266,7 +275,7 @@ class VmapRunner:
             if recorder is not None and self.traits.needs_result(step):
                 recorder.note_result(result)
         if recorder is not None:
-            self.effects = recorder.effects
+            self._effects = recorder.effects
             return result, {}, recorder.tensors()
         assert logged is not None
         if step == "training_step":
