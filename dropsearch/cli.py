@@ -17,6 +17,7 @@ from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED, InputError, RunError
 from dropsearch.core.one_run import one_run
 from dropsearch.core.preparation import preparing
+from dropsearch.core.printable import for_terminal
 from dropsearch.core.printable import one_line as printable_line
 
 
@@ -74,5 +75,5 @@ def main() -> None:
 
 
 def _print_error(message: str, status: int) -> int:
-    print(f"dropsearch: {printable_line(message)}", file=sys.stderr)
+    print(for_terminal(f"dropsearch: {printable_line(message)}", sys.stderr), file=sys.stderr)
     return status

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
@@ -235,3 +238,12 @@ def one_line(text: str, longest: int = LONGEST) -> str:
         return line
     half = (longest - 3) // 2
     return f"{line[:half]} … {line[-half:]}"
+
+
+def for_terminal(text: str, stream: Any) -> str:
+    """Return a line, broken between words if the stream is a terminal that is narrower than the line."""
+    with suppress(OSError, ValueError):
+        if stream.isatty():
+            width = os.get_terminal_size(stream.fileno()).columns or len(text)
+            return "\n".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))
+    return text

@@ -10,6 +10,7 @@ from dropsearch.core.records import Summary
 from dropsearch.report.tables.arms import brief_tables
 from dropsearch.report.tables.table import WIDTH
 from dropsearch.report.text.contents import purposes
+from dropsearch.report.text.shell import folded
 from dropsearch.report.text.verdict import answer, rates_by_site
 from dropsearch.report.text.warnings import warnings
 
@@ -37,8 +38,7 @@ def _hanging(head: str, text: str) -> str:
 def closing(summary: Summary) -> str:
     """Return the answer, the tables of arms and rates, and follow-up commands as plain text of 80 columns.
 
-    Commands are on separate unwrapped lines, so that they can be copied. The command that continues an interrupted run
-    is the last line.
+    Commands can be copied, also those that are folded. The command that continues an interrupted run is the last one.
     """
     blocks = first_screen(summary)
     if "output_dir" in summary.config:
@@ -47,7 +47,9 @@ def closing(summary: Summary) -> str:
     last = {"continue": summary.commands["continue"]} if "continue" in summary.commands else {}
     commands = {name: command for name, command in summary.commands.items() if name not in last} | last
     known = purposes(summary, in_report=False) | ({} if summary.complete else {"continue": INTERRUPTED})
-    blocks.append("\n".join(f"{known.get(name, f'{name}:')}\n  {command}" for name, command in commands.items()))
+    blocks.append(
+        "\n".join(f"{known.get(name, f'{name}:')}\n{folded(command, WIDTH)}" for name, command in commands.items())
+    )
     return printable("\n" + "\n\n".join(block for block in blocks if block), keep="\n")
 
 

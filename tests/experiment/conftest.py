@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -194,3 +196,9 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("server")
     make_database(resolve(None, None, folder))
     return folder / "mlflow.db"
+
+
+def shell_lines(text: str) -> list[str]:
+    """Return the commands of a shell in a text, each on one line."""
+    lines = text.replace("\\\n", "").splitlines()
+    return [shlex.join(shlex.split(line)) for line in lines if re.match(r"\s*(\S*python\S*) -[cm] ", line)]

@@ -17,7 +17,7 @@ import dropsearch
 from dropsearch.api.result import SearchResult
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.insertion import apply, inserted_names
-from tests.experiment.conftest import Cli
+from tests.experiment.conftest import Cli, shell_lines
 from tests.experiment.tasks.test_sites import own, table
 from tests.user_modules import data
 from tests.user_modules.inactive import Plain
@@ -133,7 +133,7 @@ def test_the_winner_reloads_into_the_user_s_class_and_is_retrained_with_its_site
     assert ended.status == 0, ended.err
     loaded = Plain.load_from_checkpoint(tmp_path / "out" / "best" / "dropout.ckpt")
     assert list(loaded.state_dict()) == list(Plain().state_dict())
-    command = next(line.strip() for line in ended.out.splitlines() if "load_from_checkpoint" in line)
+    (command,) = [line for line in shell_lines(ended.out) if "load_from_checkpoint" in line]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(shlex.split(command)[2], scope := {})
     assert printed.getvalue().startswith("Plain(")

@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from dropsearch.core.override_text import override
-from tests.experiment.conftest import Cli
+from tests.experiment.conftest import Cli, shell_lines
 
 NETS = "tests.user_modules.constructed"
 TAGS = ["it's", "a b", "null", "1", "=x", "ü,漢: {}", "\\"]
@@ -27,11 +27,6 @@ HELD = (
     override("model.title", TITLE),
     override("model.tags", TAGS),
 )
-
-
-def shell_lines(text: str) -> list[str]:
-    """Return the lines of a text that are commands of a shell."""
-    return [line.strip() for line in text.splitlines() if re.match(r"\s*(\S*python\S*) -[cm] ", line)]
 
 
 def executed(cli: Cli, command: str) -> str:

@@ -21,7 +21,7 @@ from dropsearch.config.schema import Config
 from dropsearch.experiment.artifacts import best_yaml
 from dropsearch.experiment.provenance import commands
 from dropsearch.experiment.secret_values import without_secrets
-from tests.experiment.conftest import ONE_TRIAL, Cli, composed
+from tests.experiment.conftest import ONE_TRIAL, Cli, composed, shell_lines
 from tests.tracking.mlflow.mlflow_pages import served
 from tests.tracking.tracked_studies import make_result, make_spec
 
@@ -160,7 +160,9 @@ def test_a_secret_without_its_name_is_found_nowhere(
     if where == "nothing":
         held = torch.load(folder / "out" / "best" / "none.ckpt", weights_only=True)["hyper_parameters"]
         assert set(held) == {"width", "lr", "dropout"}, "what is no secret stays"
-        assert 'api_key=os.environ["DROPSEARCH_MODEL_API_KEY"]' in ended.out, "the printed command gives it"
+        assert 'api_key=os.environ["DROPSEARCH_MODEL_API_KEY"]' in str(shell_lines(ended.out)), (
+            "the printed command gives it"
+        )
 
 
 PLACED = """

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.experiment.conftest import Cli
+from tests.experiment.conftest import Cli, shell_lines
 from tests.experiment.forked_runs import RunForker
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def test_the_printed_commands_reload_and_retrain_it(user_run: tuple[Path, str], 
     code = f"{code}; {listed}; print(json.dumps({{site.name: site.rate for site in sites}}))"
     retrained = run_forker.shell(folder, commands["retrain"])
     assert retrained.returncode == 0, retrained.stderr
-    again = shlex.split(retrained.stdout.splitlines()[-1])[-1]
+    again = shlex.split(shell_lines(retrained.stdout)[-1])[-1]
     loaded = run_forker.shell(folder, shlex.join([*python, f"{again}; {code}"]))
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout.count("LitNet(") == 2, "the retrained one, then the winner"

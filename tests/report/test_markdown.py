@@ -18,6 +18,7 @@ from dropsearch.report.tables.table import Table
 from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.contents import duration
 from dropsearch.report.text.escaping import block, code, escaped
+from dropsearch.report.text.shell import folded
 from dropsearch.report.text.verdict import answer
 from dropsearch.report.text.warnings import warnings
 
@@ -124,10 +125,11 @@ def test_the_end_shows_the_answer_then_tables_then_commands(summary):
     assert "Paired" not in text
 
 
-def test_commands_are_not_broken_and_continuing_comes_last(make):
+def test_commands_are_folded_and_continuing_comes_last(make):
     command = "python -m dropsearch " + " ".join(f"key{i}=value" for i in range(30))
     text = closing(make.summary(commands={"continue": command, "mlflow": "mlflow ui"}))
-    assert text.splitlines()[-1].strip() == command
+    assert text.endswith(folded(command, 80))
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

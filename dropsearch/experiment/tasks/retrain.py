@@ -14,6 +14,8 @@ from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.provenance import reload_command
+from dropsearch.report.tables.table import WIDTH
+from dropsearch.report.text.shell import folded
 from dropsearch.training.sequential import SequentialEngine
 
 
@@ -95,7 +97,7 @@ def _print_result(
     given = context.modules.constructor_arguments(result.spec)
     command, failure = reload_command(str(path), context.config, result.spec.arm, given, result.spec.rates, path)
     if command:
-        print(f"to load it:\n  {command}")
+        print(f"to load it:\n{folded(command, WIDTH)}")
     elif failure:
         print(f"no command loads it, since its class cannot be built outside of the run: {failure}")
     return 0
