@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import FunctionType, SimpleNamespace
@@ -40,9 +40,80 @@ def of_rows(tensor: Tensor) -> Tensor | None:
 
 def needs_gradient(tensor: Tensor) -> bool:
     """Return whether gradients flow through a tensor. Under `vmap`, `requires_grad` does not tell."""
-    while is_batchedtensor(tensor):
+    return base_of(tensor).requires_grad and torch.is_grad_enabled()
+
+
+def base_of(tensor: Tensor) -> Tensor:
+    """Return the tensor below all transforms of functorch."""
+    while functorch.is_functorch_wrapped_tensor(tensor):
         tensor = get_unwrapped(tensor)
-    return tensor.requires_grad and torch.is_grad_enabled()
+    return tensor
+
+
+def is_of_row(tensor: Tensor) -> bool:
+    """Return whether a tensor is batched by `vmap`."""
+    return is_batchedtensor(tensor)
+
+
+def require_gradient(tensor: Tensor) -> None:
+    """Let gradients flow to a tensor that a step created, as `requires_grad_` does outside of `vmap`."""
+    base = base_of(tensor)
+    if base.is_leaf:
+        with outside():
+            base.requires_grad_()
+
+
+def gradients(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Sequence[Tensor | None], *, keeps: bool, **options: Any
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of each row's outputs with respect to its inputs, as `torch.autograd.grad` does.
+
+    What rows share, such as a batch, has another gradient in each row; these are computed one row after the other.
+
+    Args:
+        outputs: Tensors of rows.
+        inputs: What they are differentiated by.
+        given: Gradients of the outputs; empty for outputs of one element.
+        keeps: Whether to keep the graph.
+        **options: Further options of `torch.autograd.grad`.
+    """
+    if not any(map(is_batchedtensor, outputs)):
+        with outside():
+            return torch.autograd.grad(outputs, inputs, given or None, retain_graph=keeps, **options)
+    level = level_of(outputs)
+    stacked = [_stacked(output) for output in outputs]
+    factors: list[Tensor] = [
+        torch.ones_like(each) if factor is None else _stacked(factor).expand_as(each)
+        for each, factor in zip(stacked, given or [None] * len(outputs), strict=True)
+    ]
+    whole = [get_unwrapped(each) if is_batchedtensor(each) else each for each in inputs]
+    with outside():
+        if all(map(is_batchedtensor, inputs)):
+            found = torch.autograd.grad(stacked, whole, factors, retain_graph=keeps, **options)
+        else:
+            columns = []
+            for row in range(len(stacked[0])):
+                one, by = [each[row] for each in stacked], [each[row] for each in factors]
+                columns.append(torch.autograd.grad(one, whole, by, retain_graph=True, **options))
+            found = [None if parts[0] is None else torch.stack(parts) for parts in zip(*columns, strict=True)]
+            found = [
+                each if each is None or not is_batchedtensor(of) else each.sum(0)
+                for each, of in zip(found, inputs, strict=True)
+            ]
+    dims = [maybe_get_bdim(of) if is_batchedtensor(of) else 0 for of in inputs]
+    return tuple(
+        None if each is None else _add_batch_dim(each, dim, level) for each, dim in zip(found, dims, strict=True)
+    )
+
+
+def _stacked(tensor: Tensor) -> Tensor:
+    values = of_rows(tensor)
+    return tensor.unsqueeze(0) if values is None else values
+
+
+def was_changed(tensor: Tensor) -> bool:
+    """Return whether a tensor was changed in place since it was created."""
+    return tensor._version > 0
 
 
 def level_of(given: Iterable[Tensor]) -> int:

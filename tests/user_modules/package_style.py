@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -254,7 +255,93 @@ class KeptAttention(LitNet):
         self.log("importance", float(self.importance.sum()) + self.weights[0].mean())
 
 
+class Queued(LitNet):
+    """Keys of a momentum encoder in a queue with a pointer, written through `.data` and slices (He et al. 2020)."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.slow = nn.Linear(64, 12)
+        self.slow.requires_grad_(False)
+        self.register_buffer("queue", F.normalize(torch.randn(12, 48), dim=0))
+        self.register_buffer("pointer", torch.zeros(1, dtype=torch.long))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x = batch[0].flatten(1)
+        with torch.no_grad():
+            for slow, quick in zip(self.slow.parameters(), self.first.parameters(), strict=True):
+                slow.data = 0.9 * slow.data + 0.1 * quick.data
+            keys = F.normalize(self.slow(x)[:8], dim=1)
+        loss = -(F.normalize(self.first(x), dim=1) @ self.queue.clone()).logsumexp(1).mean()
+        at = int(self.pointer)
+        self.queue[:, at : at + 8] = keys.T
+        self.pointer[0] = (at + 8) % 48
+        column = torch.randint(0, 4, (1,)).item()
+        return super().training_step(batch, batch_idx) + 0.1 * loss + x[:, column : column + 4].mean() * 0
+
+
+class Codebook(LitNet):
+    """A codebook that follows averages of the batches, through `.data`; logs the same name in both steps."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.register_buffer("codes", torch.randn(16, 12))
+        self.register_buffer("sums", self.codes.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.drop(F.relu(self.first(x.flatten(1))))
+        chosen = F.one_hot(torch.cdist(hidden, self.codes).argmin(1), 16).to(hidden)
+        self.log("used", chosen.amax(0).mean())
+        if self.training:
+            self.sums.data.mul_(0.9).add_((chosen.T @ hidden).detach(), alpha=0.1)
+            self.codes.data.copy_(self.sums / (chosen.sum(0)[:, None] + 1))
+        return self.last(hidden + (chosen @ self.codes - hidden).detach())
+
+
+class Penalized(LitNet):
+    """Takes gradients of its outputs, in both steps, and attacks its inputs; its layer is normalized with `out=`."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.last = nn.utils.spectral_norm(self.last)
+
+    def slope(self, x: Tensor) -> Tensor:
+        x.requires_grad_()
+        (slope,) = torch.autograd.grad(self.last(torch.tanh(self.first(x))).sum(), x, create_graph=True)
+        return slope.square().mean()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x = batch[0].flatten(1).clone()
+        x.requires_grad = True
+        worse = torch.autograd.grad(F.cross_entropy(self(x), batch[1]), x)[0].sign()
+        loss = super().training_step((x.detach() + 0.1 * worse, batch[1]), batch_idx)
+        return loss + self.slope(batch[0].flatten(1))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        with torch.enable_grad():
+            self.log("slope", self.slope(batch[0].flatten(1)))
+
+
+class Renormalized(LitNet):
+    """Sets weights of its own layer in each pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.first.weight.data = F.normalize(self.first.weight.data)
+        return super().forward(x)
+
+
+class InArrays(LitNet):
+    """Computes a score with NumPy in its validation step."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        logits = self(batch[0])
+        self.log("val_loss", F.cross_entropy(logits, batch[1]))
+        found, wanted = logits.argmax(1).cpu().numpy(), batch[1].cpu().numpy()
+        self.log("hits", np.mean(found == wanted) + np.sqrt(logits.std().item()))
+
+
 EACH = (
     MetricLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, BranchingLater,
-    PartlyEvaluating, GradientReversal, KeptAttention, Packed, Selecting,
+    PartlyEvaluating, GradientReversal, KeptAttention, Packed, Selecting, Queued,
+    Codebook, Penalized, Renormalized, InArrays,
 )  # fmt: skip

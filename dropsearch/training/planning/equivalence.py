@@ -182,7 +182,7 @@ def _batches(data: DataSource, spec: TrialSpec, count: int) -> list[Any]:
 
 def _shapes(module: LightningModule, spec: TrialSpec, batch: Any) -> tuple[Shapes, set[str]]:
     """Return the shapes of the random bits of a training step, and the buffers that it changes."""
-    with torch.no_grad(), captured_logs(module), noting_changed_buffers(module) as changing:
+    with captured_logs(module), noting_changed_buffers(module) as changing:
         shapes = mask_shapes(module, spec.rates, lambda: call_step(module.training_step, batch, 0))
     return shapes, changing
 

@@ -27,7 +27,6 @@ REMEDIES = (
     (r"a step changes", "a list that a step only appends to, emptied in a hook"),
     (r"branches on the value|converts a tensor to a number", "torch.where, or a value that is only logged"),
     (r"shape depends on values", "torch.where, or a weight of 0 or 1 for each element"),
-    (r"NumPy arrays", "the same computation with tensors"),
     (r"differs between batches and is not a tensor", "a tensor in its place"),
     (r"does not return a loss", "a loss returned by each step"),
     (r"does not log", "self.log in validation_step"),

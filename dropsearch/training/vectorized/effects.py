@@ -16,7 +16,7 @@ from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.batches import replaced, tensors
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.user_errors import place_of_attribute
-from dropsearch.training.vectorized.reads import RowArray, by_row, is_of_row
+from dropsearch.training.vectorized.reads import OPERATORS, RowArray, by_row, is_of_row
 from dropsearch.training.vectorized.step_logs import numbers, reduction_of
 from dropsearch.training.vectorized.step_traits import AttributeWatch, Replaced, StepTraits
 
@@ -72,11 +72,7 @@ def _operator(name: str) -> Callable[..., Any]:
     return lambda self, *args: getattr(self.value(), name)(*_with_values(list(args)))
 
 
-_USES = (
-    "add radd sub rsub mul rmul truediv rtruediv floordiv mod neg abs pow rpow matmul getitem iter len contains bool "
-    "float int index lt le gt ge eq ne"
-)
-for _name in _USES.split():
+for _name in OPERATORS.split():
     setattr(Deferred, f"__{_name}__", _operator(f"__{_name}__"))
 Deferred.__hash__ = object.__hash__  # type: ignore[method-assign]
 

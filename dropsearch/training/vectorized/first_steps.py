@@ -62,7 +62,7 @@ class FirstSteps:
         state = {name: value.clone() for name, value in skeleton.state_dict().items()}
         plain = self.runner.traits.is_plain
         logs = captured_logs(skeleton) if plain else EffectRecorder(skeleton, self.runner.traits).recording()
-        with torch.no_grad(), logs, noting_changed_buffers(skeleton) as changing:
+        with logs, noting_changed_buffers(skeleton) as changing:
             shapes = mask_shapes(skeleton, self._sites, lambda: call_step(skeleton.training_step, batch, 0))
         skeleton.load_state_dict(state)  # the step updated BatchNorm's running statistics
         self._shapes[stack.shape] = shapes

@@ -46,11 +46,12 @@ def observed_traits(
     with _collected(errors):
         traits.has_plateau = any(schedule.monitor is not None for schedule in configure_optimizer(module)[1])
     stepping = module.trainer = StepTrainer(trainer)
-    with seeded(0), torch.no_grad():
+    with seeded(0):
         for step, given in (("training_step", batch), ("validation_step", val_batch)):
             stepping.enter(step)
             set_to_train(module) if step == "training_step" else traits.set_eval(module)
-            with _collected(errors):
+            # A training step may take gradients.
+            with _collected(errors), torch.set_grad_enabled(step == "training_step"):
                 _observe(module, step, given, traits)
     traits.uses_clock = stepping.has_read_clock
     return traits
@@ -118,7 +119,7 @@ def logged_numbers(module: Any, batch: Any, traits: StepTraits) -> dict[str, flo
     buffers, watch = {name: value.clone() for name, value in module.named_buffers()}, AttributeWatch(module)
     recorder = EffectRecorder(module, traits)
     try:
-        with seeded(0), torch.no_grad(), recorder.recording(keeps_attributes=False), report_compiling():
+        with seeded(0), recorder.recording(keeps_attributes=False), report_compiling():
             call_step(module.training_step, batch, 0)
     except Exception:  # the row fails when it trains
         return {}

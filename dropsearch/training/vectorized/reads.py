@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dropsearch._compat.python_calls import can_be_shown
-from dropsearch._compat.row_values import expanded, in_rows, level_of, of_rows, outside
+from dropsearch._compat.row_values import base_of, expanded, in_rows, is_of_row, level_of, of_rows, outside
 from dropsearch.core.batches import combined, leaves, mapped, tensors
-from dropsearch.core.errors import UnsupportedError
+from dropsearch.training.vectorized.row_gaps import closed, in_gap, takes_rows
 
 READS = frozenset(
     {
@@ -23,6 +23,14 @@ READS = frozenset(
     }
 )  # fmt: skip
 """Operations that convert tensors to numbers or booleans, on which a program may branch."""
+
+VALUES = frozenset({Tensor.item, Tensor.numpy, Tensor.__array__})
+"""Operations that convert tensors to numbers or arrays, most of which are only logged or kept."""
+OPERATORS = (
+    "add radd sub rsub mul rmul truediv rtruediv floordiv mod neg abs pow rpow matmul getitem iter len contains bool "
+    "float int index lt le gt ge eq ne"
+)
+"""Names of the operators of a placeholder for a value."""
 
 WITHOUT_RULE = frozenset(
     {
@@ -75,11 +83,6 @@ def together(values: list[Any], given: Any) -> Any:
     return combined(values, lambda leaf: in_rows(torch.stack(leaf), level) if isinstance(leaf[0], Tensor) else leaf[0])
 
 
-def is_of_row(tensor: Tensor) -> bool:
-    """Return whether a tensor is batched by `vmap`."""
-    return of_rows(tensor) is not None
-
-
 def _of_row(tensor: Tensor, row: int) -> Tensor:
     values = of_rows(tensor)
     return tensor if values is None else values[row]
@@ -99,20 +102,43 @@ class RowsDifferError(Exception):
 
 
 class RowArray:
-    """Placeholder for the NumPy array of a tensor that differs between rows. It can be stored but not used."""
+    """Placeholder for the NumPy array of a tensor that differs between rows.
+
+    It can be stored. Code that uses it gets arrays instead: each row takes the step by itself.
+    """
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(name) if name.startswith("__") else UnsupportedError("a step computes with NumPy arrays")
+        if name.startswith("__") and name not in _ARRAY_PROTOCOLS:
+            raise AttributeError(name)
+        raise self._apart()
+
+    def _apart(self) -> RowsDifferError:
+        values = of_rows(self.tensor)
+        assert values is not None
+        return RowsDifferError(range(len(values)))
+
+
+_ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__", "__array_function__", "__array_ufunc__")
+
+
+def _used_array(self: RowArray, *_: Any) -> Any:
+    raise self._apart()
+
+
+for _name in OPERATORS.split():
+    setattr(RowArray, f"__{_name}__", _used_array)
+RowArray.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
 class RowReads(TorchFunctionMode):
     """Handles reads of tensors that differ between rows.
 
-    `Tensor.item` returns the tensor itself, since most such numbers are only logged. A read that decides a branch
-    returns the value if all rows agree; otherwise it raises `RowsDifferError` with the groups of rows that agree.
+    `Tensor.item` returns the tensor itself, since most such numbers are only logged, and `Tensor.numpy` a placeholder.
+    A read that decides a branch returns the value if all rows agree; otherwise it raises `RowsDifferError` with the
+    groups of rows that agree. A row by itself reads all values as they are.
     Tensors created to be filled in place are batched, and boolean masks fill each row's. Operations without a batching
     rule, and functions of torchmetrics, are called separately for each row; rows whose results have different shapes
     take separate steps.
@@ -128,12 +154,12 @@ class RowReads(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is Tensor.item:
-            self.used |= is_of_row(args[0])
-            return args[0].detach().reshape(())
-        if func is Tensor.numpy and is_of_row(args[0]):
+        if func in VALUES and (values := of_rows(args[0].detach())) is not None:
             self.used = True
-            return RowArray(args[0])
+            return self._value(func, args, values)
+        if in_gap(func, args, kwargs or {}) and takes_rows(func, args, kwargs or {}):
+            self.used = True
+            return closed(func, args, kwargs or {}, self._number)
         if func in READS and (values := each_row(func, *_detached((args, kwargs or {})))) is not None:
             self.used = True
             if any(repr(value) != repr(values[0]) for value in values):
@@ -157,6 +183,17 @@ class RowReads(TorchFunctionMode):
             if changes_in_place(func) or isinstance(error, torch.OutOfMemoryError) or "random" in str(error):
                 raise
             return self._by_row(func, args, kwargs or {})
+
+    def _value(self, func: Any, args: tuple[Any, ...], values: Tensor) -> Any:
+        if len(values) == 1:
+            with outside():
+                return func(values[0], *args[1:])
+        if func is Tensor.__array__:
+            raise RowsDifferError(range(len(values)))
+        return RowArray(args[0]) if func is Tensor.numpy else args[0].detach().reshape(())
+
+    def _number(self, tensor: Tensor) -> int:
+        return self.__torch_function__(Tensor.__index__, (), (tensor,))
 
     def _created(self, tensor: Tensor) -> Tensor:
         result = expanded(tensor)
@@ -182,8 +219,7 @@ class RowReads(TorchFunctionMode):
 
 
 def _address(tensor: Tensor) -> int:
-    values = of_rows(tensor)
-    return (tensor if values is None else values).untyped_storage().data_ptr()
+    return base_of(tensor).untyped_storage().data_ptr()
 
 
 def _detached(given: tuple[tuple[Any, ...], Mapping[str, Any]]) -> Any:
@@ -242,7 +278,7 @@ class NotedReads(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        is_read = func in READS or func in (Tensor.item, Tensor.numpy)
+        is_read = func in READS or func in VALUES or in_gap(func, args, kwargs or {})
         self.seen |= is_read or has_no_rule(func, args) or changes_in_place(func) or is_of_lists(func)
         return func(*args, **(kwargs or {}))
 

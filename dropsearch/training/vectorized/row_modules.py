@@ -118,14 +118,17 @@ class RowModules:
         """Whether a hook runs between the gradients and the optimizer's step."""
         return self._hooks.overrides("on_after_backward") or self._hooks.overrides("on_before_optimizer_step")
 
-    def end_epoch(self, trial_row: TrialRow) -> Values:
-        """Run the hook at the end of a row's epoch; return the row's values logged in training and hooks."""
+    def end_epoch(self, trial_row: TrialRow, validated: Values) -> Values:
+        """Run the hook at the end of a row's epoch; return the row's values logged in training and hooks.
+
+        `validated` are the values that the row's validation of this epoch logged.
+        """
         assert trial_row.log is not None
         view, logged = view_of(trial_row), {}
         with trial_row.raising_alone():
-            view.take(trial_row.log.values())
+            view.take(trial_row.log.values(validated))
             self._hooks.run(trial_row, "on_train_epoch_end")
-            logged = trial_row.log.values()
+            logged = trial_row.log.values(validated)
             view.take(logged)
             trial_row.log.reset()
         return logged

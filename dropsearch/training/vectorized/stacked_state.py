@@ -10,6 +10,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from dropsearch._compat.row_values import was_changed
 from dropsearch._compat.torch_modules import buffers_of
 from dropsearch.training.vectorized.held_once import NotHeldOnceError, fingerprint, use
 
@@ -167,6 +168,10 @@ class StackedState:
         values = module.state_dict()
         return {name: value if name in self.shared else value.clone() for name, value in values.items()}
 
+    def copies(self, *, parameters: bool) -> list[tuple[Tensor, Tensor]]:
+        """Return what a step may change in place, each tensor with a copy; optionally with the parameters."""
+        return [(held, held.clone()) for held in (*self.buffers.values(), *([self.flat] if parameters else []))]
+
     def require_shared_unchanged(self) -> None:
         """Check that no shared tensor has changed.
 
@@ -213,6 +218,9 @@ class RowsPart:
         self.buffers = {name: value.index_select(0, index) for name, value in state.buffers.items()}
 
     def put_back(self) -> None:
-        """Write the buffers, which steps may change, to the state of all rows."""
+        """Write the buffers, and parameters that a step changed in place, to the state of all rows."""
         for name, value in self.buffers.items():
             self._state.buffers[name].index_copy_(0, self.index, value)
+        for name, value in self.parameters.items():
+            if was_changed(value):
+                self._state.parameters[name].detach().index_copy_(0, self.index, value.detach())

@@ -5,7 +5,7 @@ set.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,11 @@ class StepLogs:
         """Clear the values of the last epoch."""
         for column in (*self._totals.values(), *self._weights.values()):
             column.zero_()
+
+    @property
+    def of_steps(self) -> set[str]:
+        """Names whose only value is that of the last step; a validation that logs the same name replaces it."""
+        return {name for name, options in self._options.items() if _when(options) == (True, False)}
 
     def losses(self) -> list[float]:
         """Return the mean loss of each row; NaN for a row that took no step."""
@@ -200,10 +205,15 @@ class RowLog:
             return _Entry(on_step, on_epoch, metric=value)
         return _Entry(on_step, on_epoch, reduction_of(name, options))
 
-    def values(self) -> dict[str, float]:
-        """Return the values by name, as in `trainer.callback_metrics` at the end of the pass."""
+    def values(self, validated: Collection[str] = ()) -> dict[str, float]:
+        """Return the values by name, as in `trainer.callback_metrics` at the end of the pass.
+
+        The names in `validated` were logged in a validation since, which replaces values of single steps.
+        """
         found: dict[str, float] = {}
         for (_, name), entry in self._entries.items():
+            if name in validated and not entry.on_epoch:
+                continue
             is_forked = entry.on_step and entry.on_epoch
             if entry.on_step:
                 found[f"{name}_step" if is_forked else name] = entry.of_step()

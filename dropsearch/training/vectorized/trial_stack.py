@@ -203,6 +203,8 @@ class TrialStack:
         )
         # Such a step logs its loss, which has its own field.
         logged = [{} for _ in self.trial_rows] if runs_aside(self.runner.skeleton) else self.step.logs.values()
+        replaced = self.step.logs.of_steps & {name for values in val.values() for name in values}
+        logged = [{name: each for name, each in values.items() if name not in replaced} for values in logged]
         trained = {row: self.trial_rows[row].with_numbers(values) for row, values in enumerate(logged)}
         return EpochValues(val, part, trained)
 
@@ -212,7 +214,7 @@ class TrialStack:
         sets = self.evaluation.sets(self.rows, self.trial_rows)
         val = row_modules.validation.validate(self.trial_rows, self.rows, sets["val"])
         training = {row: each for row, each in enumerate(self.trial_rows) if each.trains}
-        trained = {row: row_modules.end_epoch(each) for row, each in training.items()}
+        trained = {row: row_modules.end_epoch(each, val[row]) for row, each in training.items()}
         part = row_modules.validation.measure(self.trial_rows, self.rows, sets["part"], self._due())
         return EpochValues(val, part, trained)
 

@@ -215,7 +215,7 @@ class VmapRunner:
         rows: StackedState,
         step: GroupStep,
     ) -> None:
-        before = {name: value.clone() for name, value in rows.buffers.items()} if part is rows else {}
+        before = rows.copies(parameters=self.traits.asks_rows) if part is rows else []
         try:
             step(group, part)
             return
@@ -228,8 +228,8 @@ class VmapRunner:
                 trial_rows[group[0]].error = error
                 return
             apart = [[row] for row in group]
-        for name, value in before.items():
-            rows.buffers[name].copy_(value)
+        for held, value in before:
+            held.copy_(value)
         for some in apart:
             self._branching(trial_rows, some, rows.part(some), rows, step)
 

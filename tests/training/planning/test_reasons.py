@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from lightning import Callback
 from torch import Tensor, nn
 
@@ -66,12 +65,6 @@ class Lossless(LitNet):
         return {"score": super().training_step(batch, batch_idx)}
 
 
-class InNumPy(LitNet):
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = super().training_step(batch, batch_idx)
-        return loss * float(loss.detach().numpy().sum())
-
-
 class Custom(LitNet):
     """Reduces what it logs by its own function."""
 
@@ -123,14 +116,6 @@ class Failing(LitNet):
         raise KeyError("missing")
 
 
-class Masking(LitNet):
-    """Sets weights of its own layer in a step."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.first.weight.data = F.normalize(self.first.weight.data)
-        return super().forward(x)
-
-
 class Native(LitNet):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(torch.native_dropout(x, 0.5, True)[0])
@@ -153,7 +138,6 @@ MODULES: tuple[tuple[type, str], ...] = (
     (Sometimes, "a step changes self.second in some steps only"),
     (Nesting, "a step changes self.kept by changing a container that it holds"),
     (Lossless, "training_step does not return a loss"),
-    (InNumPy, "a step computes with NumPy arrays"),
     (Custom, "a step logs spread with a custom reduction"),
     (Mode, "on_train_epoch_start changes the mode of a part of the module"),
     (Ending, "on_train_batch_start ends an epoch early"),
@@ -163,7 +147,6 @@ MODULES: tuple[tuple[type, str], ...] = (
     (EachStep, "ReduceLROnPlateau watches a metric at each step"),
     (Absent, "a schedule monitors val_f1, which the module does not log"),
     (Failing, "KeyError: 'missing'"),
-    (Masking, ""),
     (Native, "the module draws random numbers from torch"),
 )
 

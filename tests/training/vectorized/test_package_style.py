@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.func import vmap
 
 from dropsearch._compat.torchmetrics import value_of_batch
-from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.vectorized.reads import RowReads, RowsDifferError, by_row
 from tests.training.vectorized.laws import Case, assert_law_2
 from tests.user_modules import metrics, package_style
@@ -19,7 +21,8 @@ from tests.user_modules.data import Digits
 
 @pytest.mark.parametrize("make", [*package_style.EACH, metrics.MeasuredLoss])
 def test_law_2_holds(make: type, tmp_path: Path) -> None:
-    sites = ["drop"] if issubclass(make, package_style.Branching) else ["model", "drop"]
+    one_site = issubclass(make, package_style.Branching | package_style.Codebook)
+    sites = ["drop"] if one_site else ["model", "drop"]
     assert_law_2(Case(make, Digits(), epochs=2), tmp_path, sites)
 
 
@@ -45,9 +48,13 @@ def test_a_function_without_a_batching_rule_is_called_for_each_row() -> None:
     assert x.grad.tolist() == [[2.0, 0.0, 2.0], [0.0, 2.0, 0.0]]  # type: ignore[union-attr]
 
 
-def test_an_array_that_is_kept_cannot_be_used() -> None:
-    with RowReads(), pytest.raises(UnsupportedError, match="a step computes with NumPy arrays"):
-        vmap(lambda x: x.detach().numpy().sum())(torch.ones(2, 3))
+@pytest.mark.parametrize("use", [lambda array: array.sum(), np.sqrt, np.asarray, len, lambda array: array[0] > 1])
+def test_rows_that_compute_with_arrays_take_the_step_apart(use: Callable[[Any], Any]) -> None:
+    with RowReads():
+        with pytest.raises(RowsDifferError) as caught:
+            vmap(lambda x: torch.as_tensor(use(x.detach().numpy())))(torch.ones(2, 3))
+        assert list(caught.value.groups()) == [[0], [1]]
+        assert vmap(lambda x: x * float(np.sum(x.detach().numpy())))(torch.ones(1, 3)).tolist() == [[3.0] * 3]
 
 
 def test_tensors_that_a_step_fills_are_of_one_row() -> None:
