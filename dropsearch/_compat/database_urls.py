@@ -20,11 +20,7 @@ _QUOTED = frozenset("%?#")
 
 
 def sqlite_url(path: Path) -> str:
-    """Return the URL of an SQLite file.
-
-    Raises:
-        ValueError: This version of SQLAlchemy cannot express the path as a URL.
-    """
+    """Return the URL of an SQLite file; raise ValueError if this version of SQLAlchemy cannot express the path."""
     plain = f"sqlite:///{path}"
     if not _QUOTED & set(str(path)):
         return plain
@@ -36,11 +32,7 @@ def sqlite_url(path: Path) -> str:
 
 
 def sqlite_file(url: str) -> Path:
-    """Return the file that an SQLite URL refers to.
-
-    Raises:
-        ValueError: The URL refers to no file (memory, an SQLite ``file:`` URI) or has a stray question mark.
-    """
+    """Return the file that an SQLite URL refers to; raise ValueError if it is none or has a stray question mark."""
     try:
         read = make_url(url)
     except ArgumentError as error:

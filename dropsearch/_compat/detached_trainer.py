@@ -25,8 +25,6 @@ class Fit:
 
 
 class _OneBatch:
-    """A loader of one batch."""
-
     def __init__(self, batch: Any) -> None:
         self._batch = batch
 

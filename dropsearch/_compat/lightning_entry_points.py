@@ -13,11 +13,7 @@ _read = functools.cache(metadata.entry_points)
 
 @contextmanager
 def entry_points_once(package: str) -> Iterator[None]:
-    """Let Trainers that are created within the context take the entry points that were read for the first of them.
-
-    Args:
-        package: `lightning.pytorch` or `pytorch_lightning`.
-    """
+    """Let Trainers that are created within the context take the entry points that were read for the first of them."""
     fabric = "lightning.fabric" if package.startswith("lightning.") else "lightning_fabric"
     names = vars(importlib.import_module(f"{fabric}.utilities.registry"))
     before, names["entry_points"] = names["entry_points"], _read

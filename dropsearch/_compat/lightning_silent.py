@@ -34,9 +34,7 @@ def silent_logger(package: str) -> Any:
 def without_idle_hooks(callback: Any, kept: tuple[str, ...] | None = None) -> Any:
     """Let a Trainer skip the hooks of a callback that do nothing, each of which costs it time; return the callback.
 
-    Args:
-        callback: A callback.
-        kept: The hooks that it needs; None for those that its class overrides.
+    Those in `kept` stay, or by default those that its class overrides.
     """
     base: Any = next(kind for kind in type(callback).__mro__ if kind.__name__ == "Callback")
     for name in _hooks_of(base):

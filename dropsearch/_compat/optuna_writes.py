@@ -35,8 +35,6 @@ def filtered(study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
 
 
 class _Plain:
-    """Writer for any storage through its public API, one write per value."""
-
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id
         self._states: dict[int, TrialState] = {}

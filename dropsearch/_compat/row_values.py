@@ -152,11 +152,8 @@ def quiet_loops() -> Iterator[None]:
 def autograd_functions(call: Callable[..., Any]) -> Iterator[None]:
     """Route calls of autograd functions without a batching rule to `call` while the context lasts.
 
-    The code object of `Function.apply` is replaced, because many modules hold that method under another name:
-    ``reverse = Reverse.apply``.
-
-    Args:
-        call: Receives the function's `apply`, the tuple of arguments and the keyword arguments.
+    The code object of `Function.apply` is replaced, because many modules hold that method under another name: ``reverse
+    = Reverse.apply``. `call` receives the function's `apply`, the tuple of arguments and the keyword arguments.
     """
     apply = Function.__dict__["apply"].__func__
     code = apply.__code__

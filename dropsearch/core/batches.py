@@ -90,10 +90,7 @@ def examples_in(batch: Any) -> int | None:
 class BatchForm:
     """The structure of a batch: builds batches from tensors.
 
-    Args:
-        prototype: A batch of this structure. Its non-tensor leaves are the same in each batch.
-        with_scalars: Whether batches are built from all tensors; otherwise tensors without dimensions are those of the
-            prototype.
+    Leaves that are no tensors are those of the prototype, and so are tensors without dimensions unless `with_scalars`.
     """
 
     def __init__(self, prototype: Any, *, with_scalars: bool = False) -> None:
@@ -123,8 +120,7 @@ def examples_of(batch: Any) -> tuple[Tensor, ...]:
 def form_of(batches: Sequence[Any], *, with_scalars: bool = False) -> BatchForm:
     """Return the form shared by batches. Non-tensor leaves that differ between batches become `Unreadable`.
 
-    Raises:
-        UnsupportedError: The batches have different numbers of leaves, or differ in a tensor that is not built.
+    Raises `UnsupportedError` if their numbers of leaves differ, or tensors that are not built.
     """
     first, *others = [list(leaves(batch)) for batch in batches]
     if any(len(other) != len(first) for other in others):

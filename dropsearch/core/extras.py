@@ -29,11 +29,7 @@ class MissingExtraError(InputError, ImportError):
 
 
 def require(purpose: str, *extras: str) -> None:
-    """Check that the libraries of some extras, which `purpose` needs, are installed, without importing them.
-
-    Raises:
-        MissingExtraError: One is missing; the message names the extra to install.
-    """
+    """Raise `MissingExtraError` unless the libraries of some extras, which `purpose` needs, are installed."""
     for extra in extras:
         missing = [module for module in EXTRAS[extra] if find_spec(module) is None]
         if missing:

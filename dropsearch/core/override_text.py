@@ -43,11 +43,7 @@ def literal(value: Any) -> Any:
 
 
 def written(value: Any) -> str:
-    """Return a value in the grammar of Hydra's overrides.
-
-    Raises:
-        ValueError: A mapping has a key that this grammar cannot write, such as one with quotes.
-    """
+    """Return a value in the grammar of Hydra's overrides; raise ValueError for a key that it cannot write."""
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{_key(key)}:{written(item)}' for key, item in value.items())}}}"
     if isinstance(value, list | tuple):

@@ -21,11 +21,8 @@ _ERASE = "\r\x1b[K"
 def preparing(what: str, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
     """Show what happens: on a terminal with the seconds so far, in a notebook once, in a log every ten seconds.
 
-    What else is printed meanwhile stands on lines of its own.
-
-    Args:
-        what: The work, in at most 60 characters, so that the line fits a terminal.
-        clock: A monotonic clock in seconds.
+    What else is printed meanwhile stands on lines of its own. The work is named in at most 60 characters, so that the
+    line fits a terminal.
     """
     if not sys.stderr.isatty():
         if "ipykernel" in sys.modules:

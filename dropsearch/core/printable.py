@@ -105,10 +105,6 @@ def remember_secrets(values: Any, environment: Mapping[str, str] = MappingProxyT
 
     Numbers, paths and words are not remembered, nor are names that the configuration also uses for something else.
     Other secrets that look like a name are masked as whole words only, and not in paths.
-
-    Args:
-        values: The nested values of the configuration.
-        environment: The environment variables.
     """
     ordinary = {*words_in(masked_values(values, text=masked_by_form))}
     given = {*_given_secrets(values), *_given_secrets({k: v for k, v in environment.items() if k not in _FOLDERS})}
@@ -160,10 +156,7 @@ def holds_secret(key: str, value: Any) -> bool:
 def masked_values(value: Any, key: str = "", text: Callable[[str], str] = masked) -> Any:
     """Return nested mappings and lists with passwords and tokens masked.
 
-    Args:
-        value: The values.
-        key: Their key. All that stands under the key of a secret is one.
-        text: What masks other text.
+    All that stands under the key of a secret is one; `text` masks other text.
     """
 
     def hidden(key: str, value: Any) -> Any:

@@ -11,11 +11,9 @@ from contextlib import contextmanager
 def repeating(action: Callable[[], object], seconds: float, name: str, *, waits: bool = True) -> Iterator[None]:
     """Call `action` in a thread, every `seconds` seconds while the context lasts.
 
-    Args:
-        action: What is repeated. It handles its own errors: the first one that it raises ends the thread.
-        seconds: Seconds until the first call, and between two calls.
-        name: What the thread does. Its name is this behind ``dropsearch-``, by which a fork is known to be safe.
-        waits: Whether the end of the context waits for a call that is under way.
+    `action` handles its own errors: the first one that it raises ends the thread. The thread's name begins with
+    ``dropsearch-``, by which a fork is known to be safe. With `waits`, the end of the context waits for a call under
+    way.
     """
     ended = threading.Event()
 

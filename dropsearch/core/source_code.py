@@ -100,7 +100,6 @@ _READS = {"LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"}
 
 
 def _imported(node: ast.ImportFrom, scope: Mapping[str, Any]) -> str:
-    """Return the name of the module that a statement imports from."""
     package = str(scope.get("__package__") or "").rsplit(".", node.level - 1)[0] if node.level else ""
     return ".".join(filter(None, (package, node.module)))
 

@@ -21,9 +21,7 @@ HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch
 class BatchHooks:
     """The batch transfer hooks that a data module defines.
 
-    Args:
-        module: The data module.
-        is_double: Whether real tensors are converted to float64 first, as a Trainer in double precision does.
+    In double precision, real tensors are converted to float64 first, as a Trainer does.
     """
 
     def __init__(self, module: Any, *, is_double: bool) -> None:
@@ -31,11 +29,7 @@ class BatchHooks:
         self.names = tuple(hook for hook in HOOKS if defines(module, hook))
 
     def __call__(self, batch: Any) -> Any:
-        """Return the batch that the module gets.
-
-        Raises:
-            UnsupportedError: A hook asks for its Trainer.
-        """
+        """Return the batch that the module gets; raise `UnsupportedError` if a hook asks for its Trainer."""
         if self._is_double:
             batch = cast(batch, torch.float64)
         with changed(self._module, trainer=_NoTrainer()):

@@ -28,11 +28,7 @@ class Stream:
         self._indices: Iterator[Any] | None = None
 
     def next(self, number: int) -> Any:
-        """Return the indices of batch `number`.
-
-        Raises:
-            StopIteration: After the last batch.
-        """
+        """Return the indices of batch `number`; raise StopIteration after the last."""
         if number == self.most:
             raise StopIteration
         reseed(self.key._replace(batch=number), "order", self._generators)

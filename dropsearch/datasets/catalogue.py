@@ -164,11 +164,7 @@ DATA_SETS: Mapping[str, DataSet] = {data_set.name: data_set for data_set in _ALL
 
 
 def describe(name: str) -> DataSet:
-    """Return the data set with this name.
-
-    Raises:
-        InputError: There is no such data set.
-    """
+    """Return the data set of this name; raise `InputError` if there is none."""
     if name not in DATA_SETS:
         raise InputError(f'data must be one of {", ".join(DATA_SETS)}; got "{name}"{close_match(name, DATA_SETS)}')
     return DATA_SETS[name]

@@ -24,11 +24,7 @@ def path_of(folder: Path, file: RawFile) -> Path | None:
 
 
 def folder_of(data_set: DataSet, root: str | Path) -> Path:
-    """Return the folder with all files of a data set: in `root`, or that of the operating system's package.
-
-    Raises:
-        InputError: Neither folder has all files; the message names the command that fetches them.
-    """
+    """Return the folder with all files of a data set, in `root` or of the system's package, or raise `InputError`."""
     folders = [Path(root) / data_set.name, *([Path(data_set.installed)] if data_set.installed else [])]
     for folder in folders:
         if all(path_of(folder, file) for file in data_set.files):
@@ -44,11 +40,7 @@ def folder_of(data_set: DataSet, root: str | Path) -> Path:
 def content_of(path: Path, file: RawFile) -> bytes:
     """Return the decompressed content of `path` after checking its size and sha256.
 
-    At most one byte more than the expected size is read.
-
-    Raises:
-        ValueError: Size or checksum differ from those of `file`, or the gzip file is truncated.
-        OSError: The file cannot be read.
+    Raises ValueError if they differ from those of `file` or the gzip file is truncated, and OSError.
     """
     opened = gzip.open if path.suffix == ".gz" else open
     try:

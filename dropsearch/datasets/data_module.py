@@ -96,11 +96,7 @@ class TensorDataModule(LightningDataModule):
         self._digest = self._source = ""
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, split and standardize the data on the first call; the stage is ignored.
-
-        Raises:
-            InputError: The data is missing or corrupt, or is smaller than `train_size` or `batch_size`.
-        """
+        """Read, split and standardize the data once; raise `InputError` if it is missing, corrupt or too small."""
         if self._examples:
             return
         raw = read_raw_data(self.data_set, self.root)
@@ -171,10 +167,7 @@ class TensorDataModule(LightningDataModule):
         return self.train_loader(self.seed)
 
     def train_part_loader(self) -> TensorLoader:
-        """Return a fixed, stratified part of the training set, in order, for comparing train and validation loss.
-
-        It has the size of the validation set, or is the whole training set if that is smaller.
-        """
+        """Return a fixed, stratified part of the training set, in order, of the size of the validation set at most."""
         return self._split(self.seed).train_part_loader()
 
     def val_dataloader(self) -> TensorLoader:

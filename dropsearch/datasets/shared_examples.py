@@ -62,7 +62,6 @@ def common_examples(one: Any, other: Any) -> int:
 
 
 def _whole(loader: Any) -> Any:
-    """Return a loader's data set without nested subsets."""
     dataset = getattr(loader, "dataset", None)
     while isinstance(dataset, Subset):
         dataset = dataset.dataset

@@ -39,15 +39,7 @@ class Splits:
 
 
 def stratified(labels: NDArray[np.int64], size: int, seed: int, purpose: Purpose) -> NDArray[np.bool_]:
-    """Select `size` examples so that each class keeps its share, within one example.
-
-    Args:
-        labels: Labels from 0, ``[examples]``.
-        size: Number of examples to select.
-
-    Returns:
-        A mask of the selected examples, ``[examples]``; a pure function of the arguments.
-    """
+    """Return a mask of `size` examples, `[examples]`, in which each class keeps its share within one example."""
     random = _stream(seed, purpose)
     counts = np.bincount(labels)
     # Largest remainder method in integers: quotas are scaled by len(labels).
@@ -90,11 +82,7 @@ def split(
 
 
 def validation_size(pool: int, train_size: int | None, val_fraction: float) -> int:
-    """Return the size of the validation set among `pool` examples.
-
-    Raises:
-        InputError: `train_size` is too large, or no training example would remain.
-    """
+    """Return the size of the validation set among `pool` examples; raise `InputError` if none remains for training."""
     share = Fraction(str(val_fraction))  # exact decimal: 0.2 is 1/5, so rounding up has no floating-point error
     at_most = pool - math.ceil(pool * share)
     if at_most < 1:
@@ -116,7 +104,6 @@ def _test(labels: NDArray[np.int64], published: int) -> NDArray[np.bool_]:
 
 
 def _take(labels: NDArray[np.int64], pool: Indices, size: int, seed: int, purpose: Purpose) -> tuple[Indices, Indices]:
-    """Return the remaining and the taken indices of `pool`."""
     chosen = stratified(labels[pool], size, seed, purpose)
     return pool[~chosen], pool[chosen]
 
@@ -130,10 +117,7 @@ def _stream(seed: int, purpose: Purpose) -> np.random.RandomState:
 class TensorSplit:
     """Batches of one split; a further split costs its indices and no copy of the data.
 
-    Args:
-        examples: Inputs and target of all training and validation examples, `[examples, ...]` each, on one device.
-        train: Indices of the training examples, ascending, int64 on the CPU; `val` and `train_part` likewise.
-        batch_size: Batch size in training.
+    Examples are `[examples, ...]` each, on one device; the parts are ascending indices, int64 on the CPU.
     """
 
     examples: tuple[Tensor, ...]

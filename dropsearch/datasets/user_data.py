@@ -51,12 +51,7 @@ class UserData:
     If the training set is indexed and its examples are tensors that fit in memory, `rows` holds them for vectorized
     training. Vectorized and sequential training then use the same batches in the same order, and incomplete batches are
     dropped. Any other loader is seeded for each batch (see `keyed`), and vectorized training reads one loader per row.
-
-    Args:
-        module: The data module; it must define `train_dataloader` and `val_dataloader`.
-        name: Name in reports.
-        seed: Seed for `setup`, so that a continued study has the same random split.
-        is_double: Whether trials train in double precision.
+    `setup` runs under the seed, so that a continued study has the same random split.
 
     Raises:
         InputError: The data module fails, or has no training or validation batches.

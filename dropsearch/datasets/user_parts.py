@@ -18,10 +18,7 @@ from dropsearch.datasets.user_loaders import Part, each_loader, examples, length
 class UserParts:
     """The training, validation and test loaders of a data module.
 
-    Args:
-        module: The data module; it must define `train_dataloader` and `val_dataloader`.
-        name: Name in messages.
-        seed: Seed for `setup`, the same for each stage, so that a random split is the same in training and test.
+    Each stage is set up under the same seed, so that a random split is the same in training and test.
 
     Raises:
         InputError: The data module fails, or has no training or validation batches.
@@ -35,11 +32,7 @@ class UserParts:
         self.test = self._test_loader()
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Return the result of a method of the data module.
-
-        Raises:
-            InputError: It fails.
-        """
+        """Return the result of a method of the data module; raise `InputError` if it fails."""
         try:
             with working_folder_kept(), with_trainer(self.module):
                 return getattr(self.module, method)(*arguments)

@@ -29,7 +29,6 @@ class _RowData:
 
     @property
     def hooks(self) -> BatchHooks:
-        """The batch transfer hooks of the data module."""
         return self._data.hooks
 
     def before_hooks(self) -> Self:
@@ -39,11 +38,9 @@ class _RowData:
         return twin
 
     def for_trial(self, spec: TrialSpec) -> Self:
-        """Return the same data for all trials."""
         return self
 
     def val_loader(self, seed: int) -> Any:
-        """Return the validation batches of a trial."""
         return self._after_hooks(self._data.val_loader(seed))
 
     def train_part_loader(self) -> Any:
@@ -51,7 +48,6 @@ class _RowData:
         return OnDevice(self._after_hooks(self._data.train_part_loader()), self.device)
 
     def val_dataloader(self) -> Any:
-        """Return the user's validation batches."""
         return OnDevice(self._after_hooks(self._data.val_dataloader()), self.device)
 
 

@@ -56,12 +56,9 @@ class DeviceBits:
         return self._device.type == "cuda" and _cuda_kernel() is not None
 
     def fill(self, field: Tensor, seeds: Tensor, steps: Tensor) -> None:
-        """Draw the bits of one step into `field` without the host, as part of a recorded step.
+        """Draw the bits of one step into a field, int16 `[rows, size]`, without the host, as part of a recorded step.
 
-        Args:
-            field: int16 `[rows, size]`, contiguous.
-            seeds: The seed of each row's masks, int64 `[rows]`.
-            steps: The current step of each row's trial, int64 `[rows]`.
+        Seeds and steps of the rows are int64 `[rows]`.
         """
         if not self.size:
             return
@@ -72,7 +69,6 @@ class DeviceBits:
             kernel(words, seeds, steps, self._index, self._site)
 
     def _philox(self, seeds: Tensor, steps: Tensor) -> Tensor:
-        """Return the words of all blocks, int64 `[rows, blocks, 4]`."""
         none = torch.zeros(1, dtype=torch.int64, device=self._device)
         return philox((self._index, steps[:, None], self._site, none), (seeds[:, None], none))
 

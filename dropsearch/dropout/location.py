@@ -22,11 +22,7 @@ def owner_of(site: str) -> str:
 
 
 def owner_path(model: nn.Module, site: str) -> str:
-    """Return the path of the module of a site; empty for the model itself.
-
-    Raises:
-        KeyError: The model has no such submodule.
-    """
+    """Return the path of the module of a site, empty for the model itself; raise KeyError if there is none."""
     path = owner_of(site)
     paths = {name for name, _ in model.named_modules(remove_duplicate=False)}
     if path in paths:

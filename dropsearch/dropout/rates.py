@@ -16,11 +16,7 @@ _WIDE = (torch.float32, torch.float64)
 
 
 def checked_rate(rate: Any, name: str) -> float:
-    """Return a user-supplied rate as a float.
-
-    Raises:
-        InputError: The rate is not a number in [0, 1].
-    """
+    """Return a user's rate as a float; raise `InputError` unless it is a number in [0, 1]."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
         raise InputError(f"{name} must be a number in [0, 1], the share of activations to drop, got {rate!r}")
     return float(rate)
@@ -38,11 +34,7 @@ class Rate:
 
     @classmethod
     def of(cls, rate: float) -> Rate:
-        """Create the rate of one trial.
-
-        Raises:
-            ValueError: `rate` is not in [0, 1].
-        """
+        """Create the rate of one trial; raise ValueError unless it is in [0, 1]."""
         if not 0 <= rate <= 1:
             raise ValueError(f"a dropout rate must be in [0, 1], got {rate}")
         threshold = min(round(rate * LEVELS), LEVELS - 1) - LEVELS // 2
@@ -93,17 +85,11 @@ class LiveRate(float):
         return self
 
     def __float__(self) -> float:
-        """Raise an error, since results from a plain number would be the same in all rows.
-
-        Raises:
-            RuntimeError: Always.
-        """
         raise RuntimeError(
             "a dropout operation converts its rate to a plain number, which would be the same in all rows"
         )
 
     def __reduce__(self) -> Any:
-        """Copy as a plain number."""
         return float, (float.__float__(self),)
 
 

@@ -146,11 +146,7 @@ class RowDropoutControl(DropoutControl):
         return super().in_own_code(scope, func, args, kwargs)
 
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
-        """Draw from the noise of the masks.
-
-        Raises:
-            UnsupportedError: The numbers cannot be a function of the trial's seed, or fill a tensor that trials share.
-        """
+        """Draw from the noise of the masks, or raise `UnsupportedError`."""
         if draw.obstacle:
             raise UnsupportedError(f"a step draws random numbers that no trial's seed gives: {draw.obstacle}")
         try:

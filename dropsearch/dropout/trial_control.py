@@ -106,15 +106,8 @@ class HiddenDrawError(Exception):
 class TrialControl(DropoutControl):
     """The control of one trial: its rates, and masks as functions of its seed, site, step and call.
 
-    Inside steps, all other random numbers from torch are also such functions.
-
-    Args:
-        model: The trial's module.
-        rates: Rate by site name.
-        seed: The trial's seed.
-        off: Disable dropout everywhere.
-        keys: Whether other random numbers of a step are functions of the seed, instead of PyTorch's generator.
-        first_steps: What the first steps of earlier trials with the same code showed (see `whole_trial`).
+    Inside steps, all other random numbers from torch are such functions too, unless `keys` is False. `first_steps` is
+    what earlier trials with the same code showed (see `whole_trial`).
     """
 
     def __init__(
@@ -199,7 +192,6 @@ class TrialControl(DropoutControl):
 
     @contextmanager
     def _seen(self, kind: str) -> Iterator[None]:
-        """See the drops and draws of one step."""
         self.restart()
         known = self._first_steps
         if self._shown and not known.need_mode and known.observed[kind] >= OBSERVED:

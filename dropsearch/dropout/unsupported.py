@@ -30,10 +30,7 @@ def draw(function: Any) -> str:
 
 
 class UniformDraws:
-    """Uniform random numbers of a forward: those that are compared with a rate form a dropout mask.
-
-    `add` receives their site.
-    """
+    """Uniform random numbers of a forward: those compared with a rate form a mask, whose site `add` receives."""
 
     def __init__(self, add: Callable[[Site], None]) -> None:
         self._add = add

@@ -105,7 +105,6 @@ class CNN(Network):
         self.set_rates(dropout)
 
     def _add_blocks(self, *, channels: Sequence[int], pool: int, **options: Any) -> int:
-        """Add the blocks and return the number of their output values per example."""
         sides = self.shape.sides
         before = self.shape.channels
         for number, after in enumerate(channels, start=1):

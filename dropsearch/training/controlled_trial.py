@@ -27,11 +27,7 @@ def drops_nothing(spec: TrialSpec) -> bool:
 
 
 def require_no_drops(control: TrialControl, spec: TrialSpec) -> None:
-    """Check that nothing dropped in a trial without dropout.
-
-    Raises:
-        RunError: A call dropped.
-    """
+    """Raise `RunError` if something dropped in a trial without dropout."""
     if control.off and control.dropped:
         counts = ", ".join(f"{site} ({count} calls)" for site, count in sorted(control.dropped.items()))
         raise RunError(f"trial {spec.key} has no dropout and must not drop, got {counts}: report this as a bug")

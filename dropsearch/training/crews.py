@@ -90,8 +90,6 @@ def _serve(make_engine: Callable[[], Engine], stopped: Any, threads: int, connec
 
 
 class _ProcessCrew:
-    """Workers in processes of this machine."""
-
     forgiven = 0
 
     def __init__(self, count: int, stopped: Any) -> None:
@@ -100,28 +98,22 @@ class _ProcessCrew:
         """Ids of the processes, by channel."""
 
     def wanted(self) -> int:
-        """Return the number of processes."""
         return self._count
 
     def ready(self, channels: Sequence[Any], seconds: float) -> list[Any]:
-        """Wait for a message or the end of a process."""
         return list(wait(channels, seconds))
 
     def has_arrived(self, channel: Any) -> bool:
-        """Return True, since processes work from the start."""
         return True
 
     def pid(self, channel: Any) -> int | None:
-        """Return the id of a process, or None after its end."""
         return self.pids.get(channel)
 
     def kill(self, channel: Any) -> None:
-        """Kill a process."""
         with suppress(ProcessLookupError, KeyError):
             os.kill(self.pids[channel], signal.SIGKILL)
 
     def stop(self, stopped: bool) -> None:
-        """Set or clear the event that all processes read."""
         (self._stopped.set if stopped else self._stopped.clear)()
 
 
@@ -156,13 +148,7 @@ class ForkedCrew(_ProcessCrew):
 class SpawnedCrew(_ProcessCrew):
     """Spawned processes, as CUDA and threads require, each with its own environment variables (its GPU).
 
-    Args:
-        make_engine: Creates the engine in each process; it must be picklable.
-        environments: Additional environment variables of each process.
-        threads: Number of torch threads in each process; 0 leaves it unchanged.
-
-    Raises:
-        InputError: `make_engine` cannot be pickled.
+    `make_engine` makes the engine in each process; 0 `threads` leave torch's number unchanged.
     """
 
     def __init__(

@@ -39,11 +39,7 @@ ENGINES: Mapping[str, MakeEngine] = {"sequential": _sequential, "vectorized": _v
 
 
 def check_engine(name: str) -> None:
-    """Check that an engine exists.
-
-    Raises:
-        InputError: It does not exist.
-    """
+    """Raise `InputError` if there is no engine of this name."""
     known = ("auto", *ENGINES)
     if name not in known:
         raise InputError(f'engine.name must be one of {", ".join(known)}, got "{name}"{close_match(name, known)}')

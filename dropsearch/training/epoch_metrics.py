@@ -57,16 +57,8 @@ def epoch_metrics(
 ) -> EpochMetrics:
     """Return the metrics of an epoch.
 
-    Args:
-        epoch: Number of the epoch, from 0.
-        as_trained: Mean loss of the epoch's batches, with dropout on.
-        part: Validation metrics on a part of the training set, with dropout off; may be empty.
-        val: Metrics on the validation set.
-        monitor: The monitored metric.
-        elsewhere: Metrics logged in other passes.
-
-    Raises:
-        InputError: The module did not log the monitored metric.
+    `part` are validation metrics on a part of the training set, with dropout off, which may be empty; `elsewhere` those
+    logged in other passes. Raises `InputError` if the monitored metric is in neither.
     """
     if monitor.name not in val:
         if monitor.name not in elsewhere:

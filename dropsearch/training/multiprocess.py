@@ -86,11 +86,7 @@ class CrewEngine(Engine):
         return self._describe(self.count * processes)
 
     def run(self, feed: Feed) -> None:
-        """Train until the feed has no more trials or is cancelled.
-
-        Raises:
-            RunError: Processes die before they end a trial.
-        """
+        """Train until the feed has no more trials or is cancelled; raise `RunError` if processes keep dying."""
         feed = CheckedFeed(feed)
         self.crew.stop(False)
         self._asked_to_stop = math.inf
@@ -125,7 +121,6 @@ class CrewEngine(Engine):
         return bool(self._again) or bool(self._suspects and not any(worker.busy for worker in self._workers))
 
     def _grow(self, feed: Feed) -> None:
-        """Assign work to workers that started later."""
         while len(self._workers) < self.crew.wanted():
             self._workers.append(_Worker(self.crew.start()))
             self.count = len(self._workers)
@@ -158,7 +153,6 @@ class CrewEngine(Engine):
                 self.crew.kill(worker.channel)
 
     def _set_to_work(self, feed: Feed) -> None:
-        """Assign each worker its share of open trials."""
         for index, worker in enumerate([*self._workers]):
             share = self._share(index, feed)
             if share != 0 and not worker.busy:

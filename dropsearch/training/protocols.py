@@ -218,15 +218,8 @@ class TrainerSettings:
     def measures_part(self, spec: TrialSpec, every: int, epoch: int, curve: Sequence[EpochMetrics]) -> bool:
         """Return whether a trial measures the train loss with dropout off after an epoch.
 
-        Trials of a search measure it once in `every` whole epochs, counted back from the last one; a trial
-        that ends earlier may measure none.
-        Retrainings, whose curves and gaps a report shows, measure it after each epoch.
-
-        Args:
-            spec: The trial.
-            every: The `part_every` of its data (see `UserData`), or what `training_part` returns.
-            epoch: Number of the epoch, from 0.
-            curve: The epochs that were reported before.
+        Trials of a search measure it once in `every` whole epochs, counted back from the last one; a trial that ends
+        earlier may measure none. Retrainings, whose curves and gaps a report shows, measure it after each epoch.
         """
         every = every if spec.phase == "search" else 1
         last = self.max_epochs - 1

@@ -37,13 +37,8 @@ def _ray() -> Any:
 def connect(address: str, cpus: int, folder: Path | None) -> None:
     """Connect to a Ray cluster or start one on this machine; do nothing if already connected.
 
-    Args:
-        address: local (start one), auto (that of this machine), or the cluster's address.
-        cpus: Number of cores of a local cluster.
-        folder: Folder with the user's code, which actors get, or None.
-
-    Raises:
-        InputError: Ray is not installed, or there is no cluster.
+    The address is local (start one), auto (that of this machine) or the cluster's. Actors get the user's code from
+    `folder`. Raises `InputError` without Ray or a cluster.
     """
     require("cluster=ray", "ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -76,8 +71,6 @@ def fetched(reference: Any) -> Any:
 
 
 class _Channel:
-    """The run's end of the channel to an actor."""
-
     def __init__(self, actor: Any) -> None:
         self.actor = actor
         self.pending: Any = None

@@ -18,19 +18,11 @@ class Channel(Protocol):
     """A bidirectional message channel between a worker and its run."""
 
     def send(self, words: Any, /) -> None:
-        """Send a message.
-
-        Raises:
-            OSError: The other side has closed the channel.
-        """
+        """Send a message; raise OSError if the other side has closed the channel."""
         ...
 
     def recv(self) -> Any:
-        """Wait for the next message.
-
-        Raises:
-            EOFError: The other side has closed the channel.
-        """
+        """Wait for the next message; raise EOFError if the other side has closed the channel."""
         ...
 
 

@@ -47,15 +47,7 @@ ModuleFactory = Callable[[TrialSpec], LightningModule]
 
 
 class SequentialEngine(Engine):
-    """Trains the trials of a feed one after the other, each with a new `lightning.Trainer`.
-
-    Args:
-        make_module: Builds a trial's module.
-        data: The data.
-        settings: Training settings shared by all trials.
-        checkpoint_path: Returns the path for the weights of a trial's best epoch.
-        reason: Why trials train sequentially.
-    """
+    """Trains the trials of a feed one after the other, each with a new `lightning.Trainer`."""
 
     def __init__(
         self,
@@ -180,7 +172,6 @@ class SequentialEngine(Engine):
 
 
 def _batches(data: Any, seed: int) -> dict[str, Any]:
-    """Return the data arguments of `Trainer.fit`."""
     own = getattr(data, "for_trainer", None)
     if own is not None:
         return own(seed)

@@ -30,11 +30,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[tuple[Any, ...], str]] = {
 
 
 def trainer_class(module: Any) -> type[Any]:
-    """Return the Trainer class of a module's Lightning package: `lightning` or `pytorch_lightning`.
-
-    Raises:
-        InputError: The module is not a LightningModule.
-    """
+    """Return the Trainer class of a module's Lightning package; raise `InputError` if it is no LightningModule."""
     package = lightning.package_of(module)
     if not package:
         raise InputError(
@@ -46,11 +42,8 @@ def trainer_class(module: Any) -> type[Any]:
 def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any], **defaults: Any) -> Any:
     """Return a Trainer for a trial or a part of it.
 
-    Args:
-        module: The module to fit.
-        settings: Training settings shared by all trials. Their Trainer arguments override all others.
-        callbacks: Callbacks that come before the user's.
-        defaults: Further arguments of the Trainer.
+    Its arguments are ours, then `defaults`, then the user's, which override all others; `callbacks` come before the
+    user's.
     """
     user_arguments = dict(settings.trainer())
     plugins = as_list(user_arguments.pop("plugins", None))
@@ -78,10 +71,7 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
 def _with_silent(
     package: str, given: Mapping[str, Any], callbacks: list[Any], defaults: dict[str, Any]
 ) -> tuple[dict[str, Any], list[Any]]:
-    """Add a silent logger, progress bar and checkpoint callback if the user gave none, for modules that access them.
-
-    The logger stores its metrics in `trainer.logger.metrics`.
-    """
+    """Add a silent logger, progress bar and checkpoint callback if the user gave none, for modules that access them."""
     if given.get("barebones"):
         return defaults, callbacks
     added, more = [], {"logger": lightning_silent.silent_logger(package)}
@@ -95,11 +85,7 @@ def _with_silent(
 
 
 def without_effect(given: Mapping[str, Any]) -> None:
-    """Reject Trainer arguments without effect on a trial.
-
-    Raises:
-        InputError: There is one.
-    """
+    """Raise `InputError` for a Trainer argument without effect on a trial."""
     for name, (harmless, why) in WITHOUT_EFFECT.items():
         if name in given and given[name] not in harmless:
             raise InputError(f"trainer.{name} must be left out, because {why}, got {given[name]}")
@@ -121,9 +107,7 @@ def batches_in(loader: Any) -> float:
 def with_steps(trainer: AnyTrainer, batches: float) -> AnyTrainer:
     """Set `estimated_stepping_batches` of a Trainer without a loader, which schedules read; return the Trainer.
 
-    Args:
-        trainer: The Trainer.
-        batches: Number of batches per epoch; infinity if unknown, which gives -1 steps as in Lightning.
+    An infinite number of batches per epoch gives -1 steps, as in Lightning.
     """
     accumulated = trainer.accumulate_grad_batches
     each = -1 if batches == math.inf else -(-int(batches) // accumulated)

@@ -16,12 +16,6 @@ def training_part(trainer: Any, data: Any, whole: Any, seed: int) -> tuple[Any, 
 
     If the Trainer limits the batches of an epoch, they are an eighth of those of the trial's first epoch, since the
     trial may never train on others; measuring them takes about a twentieth of the steps of training, as elsewhere.
-
-    Args:
-        trainer: The Trainer, in its fit.
-        data: The trial's data.
-        whole: Its fixed part of the training set; of several validation loaders a list.
-        seed: The seed of its batches.
     """
     if isinstance(trainer.limit_train_batches, float) and trainer.limit_train_batches == 1.0:
         return whole, getattr(data, "part_every", 1)

@@ -59,11 +59,7 @@ class WorkerForks:
         theirs.close()
 
     def fork(self) -> tuple[int, Connection]:
-        """Start a worker; return its process id and this side's end of its pipe.
-
-        Raises:
-            RunError: No process can be started.
-        """
+        """Start a worker; return its process id and our end of its pipe, or raise `RunError`."""
         ours, theirs = multiprocessing.Pipe()
         with theirs:
             try:

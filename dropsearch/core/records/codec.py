@@ -26,11 +26,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(kind: type[T], value: Any) -> T:
-    """Return the value of this type that `encode` converted.
-
-    Raises:
-        KeyError, TypeError, ValueError: `value` does not encode this type.
-    """
+    """Return the value that `encode` converted; raise KeyError, TypeError or ValueError if it is not of this type."""
     return _decode(kind, value)
 
 

@@ -28,14 +28,8 @@ class DryRun:
     """Runs training passes of a module on one batch and restores the module after each pass.
 
     Parameters, gradients, buffers, modes, hooks, attributes (numbers, tensors and contents of containers) and the state
-    of random generators are restored, but not the internal state of other objects in attributes.
-
-    Args:
-        module: Any module. For a LightningModule ``training_step`` runs, otherwise the forward.
-        batch: The batch for ``training_step``, or the forward's argument, tuple of arguments or dict of keyword
-            arguments. It is copied for each pass.
-        asked_by: Name of the public function, for messages.
-        fit: What a LightningModule without a Trainer reads of its fit.
+    of random generators are restored, but not the internal state of other objects in attributes. A LightningModule runs
+    its ``training_step``, any other module its forward, on a copy of the batch.
     """
 
     def __init__(self, module: nn.Module, batch: Any, asked_by: str, fit: Fit | None = None) -> None:
@@ -74,24 +68,15 @@ class DryRun:
             self._kept.put_back()
 
     def run(self) -> Any:
-        """Run one pass with gradients in the module's current mode; only inside `unchanged()`.
+        """Run one pass with gradients in the module's current mode, inside `unchanged()`, or raise `InputError`.
 
-        Returns:
-            The loss of a LightningModule, the losses that it passes to ``manual_backward``, or the output of another
-            module.
-
-        Raises:
-            InputError: The module cannot run this batch, or there is no loss.
+        Returns the loss of a LightningModule, those that it passes to ``manual_backward``, or another module's output.
         """
         answer = self.run_through()
         return self._loss(answer) if is_lightning(self.module) else answer
 
     def run_through(self) -> Any:
-        """Run one pass like `run` and return the unprocessed result of the step or the forward.
-
-        Raises:
-            InputError: The module cannot run this batch.
-        """
+        """Run one pass like `run` and return the unprocessed result of the step or the forward."""
         try:
             with as_it_is_written():  # calls inside compiled code are invisible
                 if not is_lightning(self.module):

@@ -128,10 +128,7 @@ class _FixedStatistics(TorchFunctionMode):
 
 
 def _joined(join: Callable[..., Tensor], results: list[Any], *, real: bool = True) -> Any:
-    """Join the tensors of results of the same structure; other leaves are those of the first result.
-
-    With `real`, so are tensors that are neither real nor complex.
-    """
+    """Join the tensors of results of one structure, with `real` only real and complex ones; others are the first."""
 
     def leaf(column: list[Any]) -> Any:
         first = column[0]

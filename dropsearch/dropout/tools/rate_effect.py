@@ -23,14 +23,10 @@ _TRIES = 3
 
 
 class RateEffect:
-    """Compares training passes of a module at different rates.
+    """Compares training passes of a module at different rates of its sites, which are 0 unless given.
 
-    All other random numbers of a pass are drawn from the same seeds.
-
-    Args:
-        dry_run: The module and its batch.
-        sites: All controllable sites; their rate is 0 unless given.
-        train: Whether to set training mode first; otherwise the module keeps its modes.
+    All other random numbers of a pass are drawn from the same seeds. With `train`, training mode is set first;
+    otherwise the module keeps its modes.
     """
 
     def __init__(self, dry_run: DryRun, sites: Iterable[str], *, train: bool) -> None:
@@ -90,7 +86,6 @@ def _gradients(module: nn.Module, results: list[Tensor]) -> list[Tensor]:
 
 
 def _seed_all(module: nn.Module) -> None:
-    """Seed the generators that a dry run restores."""
     torch.default_generator.manual_seed(0)
     for device in {parameter.device for parameter in module.parameters() if parameter.device.type == "cuda"}:
         with torch.cuda.device(device):

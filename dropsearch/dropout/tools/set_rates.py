@@ -116,8 +116,6 @@ def _attribute(part: nn.Module, site: str, rate: float) -> _Attribute | None:
 
 
 class _Attribute:
-    """An attribute of a submodule that is its dropout rate."""
-
     def __init__(self, holder: Any, name: str, rate: float) -> None:
         self.holder, self.name, self.rate = holder, name, rate
 
@@ -236,7 +234,6 @@ class _Wrapped:
         self.setting = setting
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the step."""
         return self.setting.run(self.__wrapped__, *args, **kwargs)
 
 

@@ -33,11 +33,7 @@ def _overrides(module: Any, hooks: tuple[str, ...]) -> bool:
 
 
 def with_layers(module: Any, data: Mapping[str, Any], settings: TrainerSettings) -> Any:
-    """Return a new module after the hooks that build layers, as at the start of a fit on this data.
-
-    Raises:
-        InputError: A hook fails.
-    """
+    """Return a new module after the hooks that build layers, as in a fit on this data, or raise `InputError`."""
     if not builds_in_hooks(module):
         return module
     with quiet_lightning():

@@ -56,7 +56,6 @@ class _MadeGroups:
 
     @contextmanager
     def watching(self) -> Iterator[_MadeGroups]:
-        """Scale groups that are created while the context lasts."""
         add = Optimizer.add_param_group
 
         def add_param_group(optimizer: Optimizer, group: dict[str, Any]) -> None:

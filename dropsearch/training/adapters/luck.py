@@ -25,13 +25,7 @@ SAMPLE = 4096
 
 
 def fixed_luck(first: Mapping[str, Tensor], second: Mapping[str, Tensor], loaders: tuple[Any, Any]) -> tuple[str, ...]:
-    """Return what weights and loaders of two seeds have in common: (a part's) ``initial weights``, ``batch order``.
-
-    Args:
-        first: The weights with which training starts, by name.
-        second: Those of another seed.
-        loaders: The training batches of the two seeds.
-    """
+    """Return what weights and loaders of two seeds have in common: (a part's) ``initial weights``, ``batch order``."""
     return (*_weights(first, second), *(["batch order"] if _same_order(*loaders) else []))
 
 

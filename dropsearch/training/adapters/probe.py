@@ -49,8 +49,6 @@ class ModuleProbe:
 
 
 class _Noting(Callback):
-    """Records the metrics logged in validation."""
-
     def __init__(self, names: LoggedMetrics) -> None:
         self._names = names
 
@@ -64,17 +62,7 @@ class _Noting(Callback):
 def probe(
     module: Any, batches: dict[str, Any], settings: TrainerSettings, per_call: Collection[str] = ()
 ) -> ModuleProbe:
-    """Fit a module for one batch and validate it on one.
-
-    Args:
-        module: The module, which is changed.
-        batches: Data arguments of `Trainer.fit`.
-        settings: What all trials share.
-        per_call: Names or patterns of sites with separate calls.
-
-    Raises:
-        InputError: The module cannot be trained like this.
-    """
+    """Fit a module, which it changes, for one batch and validate it on one; raise `InputError` if that fails."""
     found: list[tuple[tuple[Site, ...], Any]] = []
     recording = _recording(module, per_call, lambda *each: found.append(each))
     names, calls = LoggedMetrics(), _noted_logs(module)

@@ -31,9 +31,6 @@ class ValidationAside:
     Lightning itself validates a copy: the means, the stage and the hooks are its own. Modules gather outputs in lists
     and in metric objects between the steps of a validation: theirs must not see these batches. The copy shares the
     weights, and the metric objects with another state.
-
-    Args:
-        batches: An iterable of batches, or a list of them.
     """
 
     def __init__(self, batches: Any) -> None:
@@ -43,11 +40,7 @@ class ValidationAside:
     def measure(
         self, module: Any, trainer: Any, controlled: Callable[[Any], AbstractContextManager[None]] = nullcontext
     ) -> dict[str, float]:
-        """Return what the module logs, by name; empty where it cannot be run like this.
-
-        The Trainer is the one that trains it, in each call. `controlled` returns the context in which a copy is
-        validated.
-        """
+        """Return what the module logs, by name; empty where it cannot be run. The copy runs in `controlled`."""
         # Hooks may put other weights in place for a validation, and an error keeps them from putting these back.
         weights = [each.detach().clone() for each in module.parameters()] if _HOOKS & {*hooks_of(type(module))} else []
         try:

@@ -51,19 +51,10 @@ _VMAP_ERRORS = {
 def check_equivalence(
     make_module: ModuleFactory, data: DataSource, settings: TrainerSettings, specs: tuple[TrialSpec, TrialSpec]
 ) -> str:
-    """Train two trials for two steps, vectorized and sequentially, and compare them.
+    """Return why two trials of an arm differ between vectorized and sequential training; empty if they do not.
 
-    Compares losses, gradients, buffers and the values of a validation step, in float64. The trials have different
-    rates; batches and masks are those that the trials would have in a search.
-
-    Args:
-        make_module: Builds a trial's module.
-        data: Data in memory.
-        settings: Training settings shared by all trials.
-        specs: Two trials of one arm.
-
-    Returns:
-        An empty string if they are equal; otherwise the reason for training sequentially, in one line.
+    Both train for two steps. Losses, gradients, buffers and the values of a validation step are compared, in float64.
+    The trials have different rates; batches and masks are those that the trials would have in a search.
     """
     if settings.precision not in ("32-true", "64-true", "bf16-mixed"):
         return f"trainer.precision={settings.precision} is not supported by vectorized training"
@@ -188,7 +179,6 @@ def _shapes(module: LightningModule, spec: TrialSpec, batch: Any) -> tuple[Shape
 
 
 def _sequential_step(module: LightningModule, spec: TrialSpec, batch: Any, step: int) -> Tensor:
-    """Run a training step and its backward pass; return the loss."""
     control = TrialControl(module, spec.rates, spec.seed)
     module.zero_grad()
     with captured_logs(module), control.watching(), control.training_step(step):

@@ -60,7 +60,6 @@ def measure_memory(make_trials: Callable[[int], VectorizedTrials]) -> Memory:
 
 
 def _measure(make_trials: Callable[[int], VectorizedTrials], width: int) -> tuple[int, int]:
-    """Return the memory of a training step, and of parts that rows share."""
     trials = make_trials(width)
     shared = sum(_bytes(tensor) for tensor in trials.stack.rows.shared.values())
     if trials.stack.rows.flat.is_cuda:
@@ -132,15 +131,7 @@ BYTES_PER_PARAMETER = 16
 
 
 def check_size(build: Callable[[], Any], name: str) -> None:
-    """Build a module without allocating its parameters, and check that training fits into the free memory.
-
-    Args:
-        build: Builds the module, without other effects.
-        name: Name of the module in messages.
-
-    Raises:
-        InputError: The model does not fit.
-    """
+    """Raise `InputError` if a module, built here without its parameters, does not fit into free memory in training."""
     try:
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in build().parameters())

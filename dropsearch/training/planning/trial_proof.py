@@ -124,10 +124,7 @@ class _Batches:
 class _FewBatches:
     """The first batches of a data source, on the CPU, in double precision.
 
-    Args:
-        data: The data source.
-        moved: Whether the batches have been changed by the batch transfer hooks of the data module, if it has any;
-            else Lightning calls them.
+    If they are `moved`, the batch transfer hooks of the data module have changed them; else Lightning calls these.
     """
 
     def __init__(self, data: Any, *, moved: bool) -> None:
@@ -140,11 +137,9 @@ class _FewBatches:
         self.datamodule = getattr(data, "datamodule", None)
 
     def for_trial(self, spec: TrialSpec) -> _FewBatches:
-        """Return the same batches for all trials."""
         return self
 
     def for_trainer(self, seed: int) -> dict[str, Any]:
-        """Return the data arguments of `Trainer.fit`."""
         val = self.val_loader(seed) if self.validates_by_row else self.val_dataloader()
         loaders = {"train_dataloader": self.train_loader(seed), "val_dataloader": val}
         if self.datamodule is None:
@@ -186,7 +181,6 @@ class _FewBatches:
         return TensorLoader(tensors, size, seed=seed, drop_last=True, form=loader.form)
 
     def val_loader(self, seed: int) -> Any:
-        """Return the first validation batches of a trial."""
         return first_batches(self._keyed(self._data.val_loader(seed)), BATCHES)
 
     def train_part_loader(self) -> _Batches:
@@ -194,7 +188,6 @@ class _FewBatches:
         return self._list(self._data.train_part_loader(), 1)
 
     def val_dataloader(self) -> _Batches:
-        """Return the first validation batches."""
         return self._list(self._data.val_dataloader(), BATCHES)
 
 

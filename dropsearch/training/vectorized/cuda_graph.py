@@ -24,11 +24,7 @@ WARMUP_RUNS = 3
 class GraphedCallable:
     """Runs a function repeatedly. On CUDA it is captured after a few runs, and then replayed as a CUDA graph.
 
-    Args:
-        function: Function without arguments. The tensors it reads and writes must keep their addresses.
-        device: Device it runs on. On other devices than CUDA the function is called directly.
-        name: Name of the function in log messages.
-        warmup_runs: Number of ordinary runs before the capture.
+    The tensors that the function reads and writes must keep their addresses.
     """
 
     def __init__(
@@ -54,7 +50,6 @@ class GraphedCallable:
             self._function()
 
     def _run_on_side_stream(self) -> None:
-        """Call the function on the stream of the later capture."""
         stream = _side_stream(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):

@@ -29,13 +29,7 @@ from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 
 class DeviceStep(VectorizedStep):
-    """A training step that needs no input from the host while it runs.
-
-    Args:
-        runner, rows, shapes, settings: As in `VectorizedStep`.
-        batches: The training set, on the device of the rows.
-        optimizer: Optimizer that steps all rows at once.
-    """
+    """A training step that needs no input from the host while it runs; the optimizer steps all rows at once."""
 
     def __init__(
         self,
@@ -56,7 +50,6 @@ class DeviceStep(VectorizedStep):
         self._reset()
 
     def _reset(self) -> None:
-        """Discard all graphs and allocate their input tensors for the current rows."""
         self.graphs.clear()
         self._orders = torch.zeros(0, 0, dtype=torch.int64)
         self._rates: RowRates = {}

@@ -274,10 +274,7 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
 def tensors_by_row(effects: Sequence[Effect], found: Sequence[Tensor], rows: int) -> list[list[Any]]:
     """Return the tensors of effects for each row; those that are only logged as numbers, which are fetched together.
 
-    Args:
-        effects: Effects of a step.
-        found: Their tensors, `[rows, ...]` each.
-        rows: Number of rows.
+    `found` are the tensors of all rows, `[rows, ...]` each.
     """
     logged = {
         effect.args[0].index for effect in effects if effect.kind == "log" and isinstance(effect.args[0], _TensorIndex)

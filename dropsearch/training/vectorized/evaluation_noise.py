@@ -21,12 +21,7 @@ NOTHING: Noise = ({}, {})
 
 
 class EvaluationNoise:
-    """Draws the random bits of validation steps, for each row the same as in sequential training.
-
-    Args:
-        shapes_of: Maps a batch to the shapes of the bits for one row's validation step.
-        mask_seed: Returns the seed of a trial's masks.
-    """
+    """Draws the random bits of validation steps, for each row the same as in sequential training."""
 
     def __init__(self, shapes_of: Callable[[Any], Shapes], mask_seed: Callable[[TrialSpec], int]) -> None:
         self._shapes_of, self._mask_seed = shapes_of, mask_seed

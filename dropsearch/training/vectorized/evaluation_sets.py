@@ -21,10 +21,7 @@ EvaluationSet = Iterable[tuple[int, RowStack]]
 class SharedSet:
     """Batches that all rows share.
 
-    Args:
-        batches: The batches of a loader.
-        kept: Device on which to keep the batches, and dtype of their floating-point tensors; None to read them from
-            the loader each time.
+    If `kept` names a device and a real type, they are kept there; else the loader is read each time.
     """
 
     def __init__(self, batches: Any, rows: int, kept: tuple[torch.device, torch.dtype] | None = None) -> None:
@@ -38,10 +35,7 @@ class SharedSet:
 
 
 class OwnSet:
-    """Separate examples for each row, as indices of tensors that all rows share, from loaders of one length.
-
-    The indices keep their address, as a CUDA graph requires.
-    """
+    """Separate examples for each row, as indices of shared tensors, whose address stays, as a CUDA graph requires."""
 
     def __init__(self, loaders: Sequence[RowLoader]) -> None:
         first = loaders[0]

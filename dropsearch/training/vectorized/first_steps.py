@@ -19,13 +19,7 @@ from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 
 class FirstSteps:
-    """Runs steps of the skeleton to find what the steps of all rows do; the skeleton is restored.
-
-    Args:
-        runner: Runs the steps.
-        sites: Dropout sites of the trials.
-        dtype: Real type of batches.
-    """
+    """Runs steps of the skeleton, which is restored, to find what the steps of all rows do."""
 
     def __init__(self, runner: VmapRunner, sites: Iterable[str], dtype: torch.dtype) -> None:
         self.runner, self.dtype = runner, dtype

@@ -31,9 +31,7 @@ from dropsearch.training.vectorized.stacked_state import StackedState
 class FlatOptimizer(ABC):
     """Updates `rows.flat` with `rows.gradients`.
 
-    Args:
-        rows: Stacked parameters, gradients and buffers.
-        spans: Columns of each parameter group in `rows.flat`.
+    `spans` are the columns of each parameter group in `rows.flat`.
     """
 
     options: ClassVar[tuple[str, ...]]
@@ -58,11 +56,7 @@ class FlatOptimizer(ABC):
         return [*self.buffers.values(), self.count]
 
     def begin(self, row: int, module: LightningModule, optimizer: Optimizer) -> None:
-        """Reset a row for a new trial and load the options of its module's optimizer.
-
-        Raises:
-            UnsupportedError: The optimizer differs from those of the other rows in its class or parameter groups.
-        """
+        """Reset a row for a new trial; raise `UnsupportedError` if its optimizer has another class or other groups."""
         same_class = _FLAT_OPTIMIZERS.get(type(optimizer)) is type(self) and has_default_options(optimizer)
         if not same_class or tuple(group_spans(self.rows, module, optimizer)) != self.spans:
             place = place_of_method(module, "configure_optimizers")
@@ -109,7 +103,6 @@ class FlatOptimizer(ABC):
         """Step one parameter group, in the columns `span`; the options are float64 `[rows, 1]`."""
 
     def _columns(self, span: Span) -> list[Tensor]:
-        """Return values, gradients and state of a group, `[rows, size]` each."""
         return [tensor[:, slice(*span)] for tensor in (self.rows.flat, self.rows.gradients, *self.buffers.values())]
 
 

@@ -70,11 +70,7 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 
 def use(module: nn.Module, shared: Mapping[str, Tensor]) -> None:
-    """Replace tensors of a module by shared ones with the same values.
-
-    Raises:
-        NotHeldOnceError: The values differ.
-    """
+    """Replace tensors of a module by shared ones; raise `NotHeldOnceError` if the values differ."""
     parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
     for name, value in shared.items():
         own: Any = parameters.get(name, buffers.get(name))

@@ -34,9 +34,6 @@ def observed_traits(
     """Return the traits of the steps of a module that is not used otherwise.
 
     `errors` takes what setting up, configuring optimizers and each step raise; None to raise it.
-
-    Raises:
-        UnsupportedError: A step does something that stacked rows do not support.
     """
     traits = static_traits(module)
     module.trainer = trainer

@@ -66,10 +66,7 @@ def each_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
 
 
 def by_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Call a function separately for each row; return the results as batched tensors.
-
-    Gradients flow through it.
-    """
+    """Call a function separately for each row; return the results as batched tensors, through which gradients flow."""
     found = each_row(function, args, kwargs)
     if found is not None:
         return together(found, (args, kwargs))

@@ -33,9 +33,6 @@ class RowBatches(ABC):
     """An epoch of all rows, for a Trainer.
 
     A Trainer receives all steps as a single batch, since its overhead between batches exceeds a step on a GPU.
-
-    Args:
-        trial_rows: The list of current rows, shared with `TrialStack`, which updates it between epochs.
     """
 
     def __init__(self, trial_rows: list[TrialRow]) -> None:
@@ -187,10 +184,5 @@ def read_in_lockstep(
 
 
 def gather_batches(tensors: Sequence[Tensor], indices: Tensor) -> tuple[Tensor, ...]:
-    """Return the selected examples of each row, `[rows, batch, ...]` each.
-
-    Args:
-        tensors: All examples, `[examples, ...]` each.
-        indices: Indices of the examples of each row, int64 `[rows, batch]`.
-    """
+    """Return the examples of each row, `[rows, batch, ...]` each, by their indices `[rows, batch]` in all examples."""
     return tuple(t.index_select(0, indices.reshape(-1)).view(*indices.shape, *t.shape[1:]) for t in tensors)

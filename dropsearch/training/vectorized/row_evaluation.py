@@ -33,11 +33,7 @@ LOADERS: Mapping[str, Callable[[TrialData], Any]] = {
 class RowEvaluation:
     """Evaluates all rows. With CUDA graphs the whole evaluation is one graph.
 
-    Args:
-        runner: Runs the module's steps for all rows.
-        shared: Loaders of the batches that all rows share, by the names of `LOADERS`; None if each row has its own.
-        noise: Draws the random bits of steps that draw; such steps are not captured.
-        use_cuda_graph: Whether to keep the batches on the device and capture the evaluation as a CUDA graph.
+    `shared` are loaders of the batches that all rows share, by the names of `LOADERS`; None if each row has its own.
     """
 
     def __init__(
@@ -66,13 +62,7 @@ class RowEvaluation:
         return self._sets
 
     def launch(self, rows: StackedState, trial_rows: Sequence[TrialRow], due: Set[int]) -> None:
-        """Start the evaluation of all rows; `means` waits for its result.
-
-        Args:
-            rows: The rows.
-            trial_rows: Their trials.
-            due: The rows that need the part of the training set; the values of others there have no meaning.
-        """
+        """Start the evaluation of all rows, whose result `means` awaits; only the rows `due` need the training part."""
         self._trial_rows, self._due = trial_rows, due
         self.sets(rows, trial_rows)
         self._run()

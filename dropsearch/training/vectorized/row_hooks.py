@@ -21,12 +21,7 @@ from dropsearch.training.vectorized.trial_row import TrialRow
 
 
 class RowHooks:
-    """Runs hooks of rows.
-
-    Args:
-        names: The hooks that the module overrides.
-        callbacks: The callbacks of each row.
-    """
+    """Runs hooks of rows."""
 
     def __init__(self, names: Collection[str], callbacks: RowCallbacks) -> None:
         self.names, self.callbacks = names, callbacks

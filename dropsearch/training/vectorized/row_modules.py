@@ -24,15 +24,7 @@ RowBatch = Callable[[int], Any]
 
 
 class RowModules:
-    """Runs the hooks of rows and applies the effects of their steps.
-
-    Args:
-        traits: The traits of the module's steps.
-        runner: Runs steps of all rows.
-        make_trainer: Returns the Trainer of a row's module.
-        noise: Draws the random bits of validation steps.
-        callbacks: The callbacks of each row.
-    """
+    """Runs the hooks of rows and applies the effects of their steps."""
 
     def __init__(
         self,

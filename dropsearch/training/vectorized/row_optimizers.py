@@ -36,11 +36,7 @@ class Schedule:
 
 
 def configure_optimizer(module: LightningModule) -> tuple[Optimizer, list[Schedule]]:
-    """Call a module's `configure_optimizers` and return its optimizer and its schedules.
-
-    Raises:
-        UnsupportedError: There are several optimizers, or LBFGS.
-    """
+    """Return a module's optimizer and schedules; raise `UnsupportedError` for several optimizers and for LBFGS."""
     optimizer: Any = module.configure_optimizers()
     place = place_of_method(module, "configure_optimizers")
     schedules: Any = []
@@ -94,12 +90,6 @@ class RowOptimizer:
     Adam, AdamW and SGD with default options run as one fused call per parameter group on a slice of the flat row. They
     read the learning rate from the optimizer's param group at each step, so schedules work unchanged. Other optimizers
     step themselves; their parameters are views of the row.
-
-    Args:
-        rows: Stacked parameters, gradients and buffers.
-        row: Index of the row.
-        module: The module that is bound to the row.
-        optimizer: The module's optimizer.
     """
 
     def __init__(self, rows: StackedState, row: int, module: LightningModule, optimizer: Optimizer) -> None:
@@ -180,7 +170,6 @@ class _Fused:
 
     @property
     def states(self) -> list[dict[str, Tensor]]:
-        """The state of each piece."""
         return [piece.state for piece in self._pieces]
 
     def move(self, rows: StackedState, row: int) -> None:

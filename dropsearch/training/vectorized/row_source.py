@@ -27,15 +27,7 @@ from dropsearch.training.vectorized.trial_row import TrialRow
 
 
 class RowSource:
-    """Makes rows of the trials of a feed, and results of rows.
-
-    Args:
-        make_module: Builds a trial's module.
-        data: Data of the trials.
-        settings: Training settings shared by all trials.
-        feed: Feed of the trials.
-        checkpoint_path: Where to save the weights of a trial's best epoch.
-    """
+    """Makes rows of the trials of a feed, and results of rows."""
 
     def __init__(
         self,
@@ -78,10 +70,7 @@ class RowSource:
         return traits
 
     def ask(self, count: int, spare_memory: Callable[[TrialRow, TrialRow], None]) -> list[TrialRow]:
-        """Ask the feed for trials and build their modules; tell trials whose module cannot be built as failed.
-
-        `spare_memory` gets each row and the first of them.
-        """
+        """Ask the feed for trials and build their modules; tell those as failed that cannot be built."""
         trial_rows: list[TrialRow] = []
         while (
             len(trial_rows) < count and not self.feed.cancelled() and (specs := self.feed.ask(count - len(trial_rows)))

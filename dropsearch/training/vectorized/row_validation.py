@@ -27,14 +27,7 @@ Values = dict[str, float]
 
 
 class RowValidation:
-    """Validates the modules of rows.
-
-    Args:
-        hooks: Runs the hooks of rows.
-        runner: Runs steps of all rows.
-        make_trainer: Returns the Trainer of a row's module.
-        noise: Draws the random bits of validation steps.
-    """
+    """Validates the modules of rows."""
 
     def __init__(
         self,
@@ -134,7 +127,6 @@ class RowValidation:
 
     @contextmanager
     def _validating(self, trial_rows: Any) -> Iterator[None]:
-        """Set evaluation mode for hooks."""
         trial_rows = list(trial_rows)
         modes = [Modes(trial_row.module) for trial_row in trial_rows] if self._hooks.names else []
         for trial_row in trial_rows:

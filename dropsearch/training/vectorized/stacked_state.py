@@ -20,15 +20,9 @@ class StackedState:
 
     `flat` is `[width, size]`. `parameters` are views of it, `[width, *shape]` each, and their gradients are views of
     `gradients`, so updating a row of `flat` updates all parameters of a trial. The parameters and buffers of a module
-    that is bound to a row are views of that row.
-
-    Args:
-        template: A module with the shapes of all modules.
-        width: Number of rows.
-        order: Names of all parameters, in their order within a row.
-        device: Device of the tensors.
-        dtype: Dtype of the parameters.
-        shared: Frozen parameters and buffers that are equal in all modules, by name; rows share one tensor.
+    that is bound to a row are views of that row. The shapes are those of a template; `order` names all parameters in
+    their order within a row. Frozen parameters and buffers that are equal in all modules are `shared`: rows hold one
+    tensor.
     """
 
     def __init__(
@@ -77,12 +71,9 @@ class StackedState:
     def compute_gradients(self, losses: Sequence[tuple[Tensor, RowsPart | None]], *, adds: bool = False) -> None:
         """Compute the gradient of each row's loss with respect to that row, and store it in `gradients`.
 
-        What a loss does not depend on gets no gradient, as in a backward pass: `unused` names it for each row.
-
-        Args:
-            losses: Losses `[part]` and the part of the rows that they come from, or `[width]` and None for all rows;
-                each loss depends on the parameters of its own row only.
-            adds: Whether to add it to what `gradients` hold.
+        What a loss does not depend on gets no gradient, as in a backward pass: `unused` names it for each row. Losses
+        are `[part]` with the part of the rows that they come from, or `[width]` with None for all rows. With `adds`,
+        the gradients are added to those stored.
         """
         for found, part in losses:
             parameters = (part or self).parameters
@@ -128,10 +119,7 @@ class StackedState:
     def bind(self, row: int, module: LightningModule) -> None:
         """Copy a module's parameters and buffers into a row, and replace them in the module by views of that row.
 
-        The module may be on another device: its parameters are transferred in one copy.
-
-        Raises:
-            NotHeldOnceError: A shared tensor differs in this module.
+        The module may be on another device. Raises `NotHeldOnceError` if a shared tensor differs in it.
         """
         self.unused[row] = self._shown[row] = frozenset()
         with torch.no_grad():
@@ -173,21 +161,14 @@ class StackedState:
         return [(held, held.clone()) for held in (*self.buffers.values(), *([self.flat] if parameters else []))]
 
     def require_shared_unchanged(self) -> None:
-        """Check that no shared tensor has changed.
-
-        Raises:
-            NotHeldOnceError: A shared tensor has changed.
-        """
+        """Raise `NotHeldOnceError` if a shared tensor has changed."""
         if not torch.equal(fingerprint(self.shared.values()), self._fingerprint):
             raise NotHeldOnceError("a trial changes a tensor that all rows share")
 
     def clip(self, most: float, by: str = "norm", rows: Sequence[int] | None = None) -> None:
         """Clip the gradients of rows as `torch.nn.utils.clip_grad_norm_` and `clip_grad_value_` do.
 
-        Args:
-            most: The largest norm of a row's gradient, or the largest magnitude of its numbers.
-            by: norm or value.
-            rows: The rows; None for all.
+        `most` is the largest norm of a row's gradient, or the largest magnitude of its numbers; `by` is norm or value.
         """
         given = self.gradients[:, : self.optimized]
         clipped = given if rows is None else given[list(rows)]
@@ -205,12 +186,7 @@ def _cast(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 class RowsPart:
-    """The parameters and buffers of some rows of a stacked state.
-
-    Args:
-        state: The state of all rows.
-        index: Indices of the rows, int64 `[part]`.
-    """
+    """The parameters and buffers of some rows of a stacked state, by their indices, int64 `[part]`."""
 
     def __init__(self, state: StackedState, index: Tensor) -> None:
         self._state, self.index, self.shared = state, index, state.shared

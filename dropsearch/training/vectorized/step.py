@@ -31,11 +31,7 @@ MOST_SHAPES = 64
 class VectorizedStep(ABC):
     """Runs training steps of all rows.
 
-    Args:
-        runner: Runs the module's steps for all rows.
-        rows: Stacked parameters, gradients and buffers.
-        shapes: Returns the mask shape of each site for one row of a stack.
-        settings: Training settings shared by all trials.
+    `shapes` returns the mask shape of each site for one row of a stack.
     """
 
     def __init__(self, runner: VmapRunner, rows: StackedState, shapes: ShapesOf, settings: TrainerSettings) -> None:
@@ -71,7 +67,6 @@ class VectorizedStep(ABC):
         self.logs.begin_epoch()
 
     def _clip(self, rows: Sequence[int] | None = None) -> None:
-        """Clip the gradients of some rows; None for all."""
         if self.settings.gradient_clip_val:
             self.rows.clip(self.settings.gradient_clip_val, self.settings.clips_by, rows)
 
@@ -133,11 +128,7 @@ class HostStep(VectorizedStep):
     ) -> None:
         """Compute the gradients of the rows that take a step, and store their logged values.
 
-        Args:
-            trial_rows: All rows.
-            stacks: The stack of each row that takes the step.
-            due: The rows whose optimizers step after it.
-            is_first: Whether it is the first of the steps whose gradients are summed.
+        The optimizers of the rows `due` step after it; `is_first` begins a sum of gradients.
         """
         losses: list[tuple[Tensor, RowsPart | None]] = []
         groups: list[list[int]] = []
@@ -180,7 +171,6 @@ class HostStep(VectorizedStep):
             self._clip(None if len(due) == len(trial_rows) else due)
 
     def _drawn(self, trial_rows: Sequence[TrialRow], stack: RowStack) -> dict[str, Tensor]:
-        """Return the random bits of the masks of a stack's rows."""
         key = stack.shape, len(trial_rows)
         if key not in self._bits:
             if len(self._bits) == MOST_SHAPES:

@@ -127,11 +127,7 @@ def number(value: float, dtype: torch.dtype) -> float:
 
 
 def numbers(tensor: Tensor, count: int) -> list[float]:
-    """Return the values of a tensor `[rows]` or `[rows, 1]`.
-
-    Raises:
-        UnsupportedError: It has several values per row.
-    """
+    """Return the values of a tensor `[rows]` or `[rows, 1]`; raise `UnsupportedError` if a row has several."""
     if tensor.numel() != count:
         raise UnsupportedError(f"a step logs a tensor of shape {tuple(tensor.shape[1:])}, not a number")
     return [number(value, tensor.dtype) for value in tensor.double().reshape(-1).tolist()]
@@ -139,8 +135,6 @@ def numbers(tensor: Tensor, count: int) -> list[float]:
 
 @dataclass
 class _Entry:
-    """A name logged by a hook or a step."""
-
     on_step: bool
     on_epoch: bool
     reduction: str = "mean"
@@ -232,11 +226,7 @@ class RowLog:
 
 
 def reduction_of(name: str, options: Mapping[str, Any]) -> str:
-    """Return how a logged value is reduced, from the options of the log call.
-
-    Raises:
-        UnsupportedError: It is reduced by another function than those of Lightning.
-    """
+    """Return how a value is reduced, by the options of its log call; raise `UnsupportedError` for a custom function."""
     reduce_fx = options.get("reduce_fx", "mean")
     reduced_by = str(getattr(reduce_fx, "__name__", reduce_fx))
     if reduced_by not in _REDUCTIONS:

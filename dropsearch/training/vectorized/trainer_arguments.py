@@ -72,10 +72,7 @@ def is_of_rows(callback: Any) -> bool:
 
 
 class RowCallbacks:
-    """Runs the hooks of callbacks, for each row with its own module, Trainer and callbacks.
-
-    `arguments` returns the user's Trainer arguments, with new callbacks each time.
-    """
+    """Runs the hooks of callbacks, for each row with its own module, Trainer and new callbacks of `arguments`."""
 
     def __init__(self, arguments: Callable[[], Mapping[str, Any]]) -> None:
         self._arguments = arguments

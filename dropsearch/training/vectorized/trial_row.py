@@ -120,10 +120,7 @@ class TrialRow:
     def advance(self, interval: str, count: int, metrics: Mapping[str, float] | None = None) -> None:
         """Step the schedules with this interval ("step" or "epoch") after so many batches of the epoch, or epochs.
 
-        With metrics, these are the schedules that monitor a metric; otherwise the others.
-
-        Raises:
-            UnsupportedError: A monitored metric was not logged.
+        With metrics, these are the schedules that monitor a metric, which must be logged (`UnsupportedError`).
         """
         for schedule in self.schedules:
             watches = schedule.monitor is not None
@@ -143,11 +140,7 @@ class TrialRow:
 
 
 def require_a_row(trial_rows: Sequence[TrialRow]) -> None:
-    """Check that an error is not that of the program.
-
-    Raises:
-        Exception: The error that all rows raised in their first step.
-    """
+    """Raise the error that all rows raised in their first step, if there is one: it is that of the program."""
     training = [each for each in trial_rows if not each.is_idle]
     errors = [each.error for each in training if each.error is not None and each.step == 0]
     if errors and len(errors) == len(training):

@@ -47,18 +47,8 @@ class EpochValues(NamedTuple):
 class TrialStack:
     """The trials that train now, as rows of stacked tensors, and the step and the evaluation of these rows.
 
-    Attributes:
-        trial_rows: The trial of each row; the only attribute, besides `batches`, of a feed without trials.
-        batches: The batches of the rows.
-        rows: The stacked tensors.
-        step: A training step of all rows.
-        evaluation: The evaluation of all rows with dropout off.
-        row_modules: Work of modules outside of `vmap`; None if their steps only compute a loss and log means.
-
-    Args:
-        source: Makes a row of each trial of a feed.
-        width: Maximum number of rows.
-        holds_once: Whether rows share frozen parts that are equal in all trials.
+    Of a feed without trials there are only `trial_rows` and `batches`. With `holds_once`, rows share frozen parts that
+    are equal in all trials.
     """
 
     def __init__(self, source: RowSource, width: int, *, holds_once: bool = True) -> None:
@@ -145,7 +135,6 @@ class TrialStack:
         self.step.refresh(self.trial_rows)
 
     def _shared_parts(self) -> dict[str, Tensor]:
-        """Return the parts that all rows hold once."""
         # Separate loaders, so that no epoch of a row starts.
         seeds = (self.settings.batch_seed(trial_row.spec) for trial_row in self.trial_rows)
         changing = self._first_steps.follow(map(self.data.train_loader, seeds), self.batches.device)
@@ -219,7 +208,6 @@ class TrialStack:
         return EpochValues(val, part, trained)
 
     def _due(self) -> set[int]:
-        """Return the rows whose trials measure the train loss with dropout off after this epoch."""
         every = getattr(self.data, "part_every", 1)
         return {
             row

@@ -37,10 +37,7 @@ class CancelledError(Exception):
 class VectorizedTrials(LightningModule):
     """A LightningModule that trains the trials of a feed, `width` at a time; `stack` holds the current ones.
 
-    Args:
-        source: Makes a row of each trial of a feed. All of them are of one partition (see `partitioned_feed`).
-        width: Maximum number of trials that train at once.
-        holds_once: Whether rows share frozen parts that are equal in all trials.
+    All of them are of one partition (see `partitioned_feed`).
     """
 
     def __init__(self, source: RowSource, width: int, *, holds_once: bool = True) -> None:
@@ -149,8 +146,7 @@ class VectorizedTrials(LightningModule):
     def _end_failed(self) -> None:
         """End the trials whose loaders raised as failed, and set those apart whose modules raised.
 
-        Raises:
-            Exception: The error of a module, if more trials are set apart than ended.
+        If more trials are set apart than ended, the error of a module is raised.
         """
         trial_rows = self.stack.trial_rows
         require_a_row(trial_rows)

@@ -66,11 +66,7 @@ def report_compiling() -> AbstractContextManager[None]:
 class VmapRunner:
     """Runs the steps of `skeleton` under ``torch.func.vmap``, each row with its own parameters and rates.
 
-    Args:
-        skeleton: A module with the shapes of all rows; its parameter values are not used.
-        precision: Lightning's name of the precision; bf16-mixed computes products in bfloat16.
-        convolutions: "grouped" or "by row"; see `TrainerSettings`.
-        traits: Traits of the steps; their effects are in `effects` after each step.
+    The skeleton has the shapes of all rows; the values of its parameters are not used.
     """
 
     def __init__(
@@ -236,7 +232,6 @@ class VmapRunner:
     def _groups(
         self, trial_rows: Sequence[TrialRow], rows: StackedState, among: Sequence[int]
     ) -> Iterator[tuple[list[int], StackedState | RowsPart]]:
-        """Yield groups of rows in the same epoch, with their state."""
         by_epoch: dict[tuple[int, int], list[int]] = {}
         for row in among:
             trial_row = trial_rows[row]
