@@ -22,7 +22,9 @@ from dropsearch.experiment.checkpoints import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.evidence import measured, quantities
 from dropsearch.experiment.tasks.search import searched
+from dropsearch.experiment.user_module import TrialModules
 from dropsearch.experiment.winners import MOST, measurement_data, trained
+from dropsearch.study.store import StudyStore
 from tests.experiment.conftest import MEASURED, composed
 from tests.user_modules import data, nets
 
@@ -296,3 +298,16 @@ def test_no_gap_is_measured_where_validation_examples_are_training_examples(tmp_
     assert found.summary.evidence is not None
     assert "gap_best" not in found.summary.evidence.arms["none"].measures
     assert any("100 % of the validation examples equal a training" in note for note in found.summary.evidence.notes)
+
+
+def test_an_earlier_run_is_measured_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = (*MEASURED, "arms=[none,both]")
+    out = f"output_dir={tmp_path / 'out'}"
+    assert searched(composed(*given, "evidence=off", out)).evidence is None
+    at_once = searched(composed(*given, f"output_dir={tmp_path / 'again'}")).evidence
+    monkeypatch.setattr(StudyStore, "ask", lambda *_: pytest.fail("a trial was asked for"))
+    monkeypatch.setattr(TrialModules, "test_scores", lambda *_: pytest.fail("the test set was opened"))
+    later = searched(composed(*given, out)).evidence
+    assert later is not None
+    assert at_once is not None
+    assert (later.arms, later.contrasts) == (at_once.arms, at_once.contrasts)
