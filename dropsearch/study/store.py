@@ -49,7 +49,6 @@ class StudyStore:
         allow_code_changes: Whether the study continues with changed user code, which it notes.
         make_sampler: Makes Optuna's sampler from a seed.
         pruner: Optuna's pruner.
-        repeat: Number of the repetition of the arm's search.
         crash_of: Returns how a dead process crashed, or an empty string if unknown.
         only_trains: Whether other processes track the results of this one.
 
@@ -68,11 +67,10 @@ class StudyStore:
         allow_code_changes: bool = False,
         make_sampler: Callable[[int], BaseSampler] = RandomSampler,
         pruner: BasePruner | None = None,
-        repeat: int = 1,
         crash_of: Callable[[str], str] = lambda _: "",
         only_trains: bool = False,
     ) -> None:
-        self.arm, self.repeat = arm, repeat
+        self.arm = arm
         self.phase: TrialPhase = phase
         owner = {trial_entry.OWNER: process_id.this_process()}
         self._owned = {**owner, trial_entry.WORKER: True} if only_trains else owner
@@ -287,7 +285,7 @@ class StudyStore:
         return tuple(self._read(trial) for trial in counting if not self.known.is_tracked_by_its_owner(trial))
 
     def _read(self, trial: FrozenTrial) -> TrialResult:
-        return trial_entry.read(trial, self.arm, self.phase, self.repeat)
+        return trial_entry.read(trial, self.arm, self.phase)
 
     @property
     def notes(self) -> dict[str, Any]:

@@ -51,8 +51,7 @@ class Snapshot:
     @property
     def work(self) -> str:
         """What happens in the stage, in at most 80 characters where there is no hint; may be empty."""
-        repeated = "the search is repeated with other seeds" if self.stage.startswith("repeat ") else ""
-        return ", ".join(filter(None, (WORK.get(self.stage, repeated), self.hint)))
+        return ", ".join(filter(None, (WORK.get(self.stage), self.hint)))
 
     @property
     def trains(self) -> bool:
