@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.experiment import study_audit
 from tests.experiment.forked_runs import TINY, Job, RunForker
