@@ -97,7 +97,8 @@ class Space:
 
     @property
     def _coordinates(self) -> tuple[str, ...]:
-        forms = {"shared": ("rate.shared",), "depth": ("rate.first", "rate.last"), "step": ("rate.first",)}
+        ends = ("rate.first", "rate.last")[: len(self.sites)]
+        forms = {"shared": ("rate.shared",), "depth": ends, "step": ("rate.first",)}
         per_layer = tuple(f"rate.{name}" for name in self.sites)
         return {**forms, "per_layer": per_layer}.get(self._form, ())
 

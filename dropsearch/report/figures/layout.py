@@ -22,10 +22,15 @@ from matplotlib.text import Text
 
 from dropsearch.core.atomic_io import atomic_write
 from dropsearch.report.figures.palette import GRID, QUIET, arm_style
+from dropsearch.report.numbers import shorten
 
 WIDTH = 8.0
 """Width in inches; with `DPI` a figure is 1,200 pixels wide."""
 DPI = 150
+FILLED = 0.93
+"""Largest share of its place that a label takes; a browser's letters may be wider."""
+TOUCHING = 0.1
+"""Panels whose middles are closer, in inches, are in one row or column."""
 LINE = 0.16
 """Height of a caption line, in inches."""
 STYLE: dict[Any, Any] = {
@@ -91,11 +96,44 @@ class FigureLayout:
     margins: tuple[float, float]
     """Heights of the title and the caption, in inches."""
 
+    def fit_labels(self) -> None:
+        """Shorten labels of axes that are longer than the place of their panel, and let title and caption fit."""
+        width, height = self.figure.get_size_inches()
+        boxes = [panel.get_position() for panel in self.panels]
+        above, below = self.margins
+        for panel, box in zip(self.panels, boxes, strict=True):
+            x, y = width * (box.x0 + box.x1) / 2, height * (box.y0 + box.y1) / 2
+            besides = [abs(x - width * (each.x0 + each.x1) / 2) for each in boxes]
+            stacked = [abs(y - height * (each.y0 + each.y1) / 2) for each in boxes]
+            _fit(panel.xaxis.label, min(2 * x, 2 * (width - x), *_distances(besides)))
+            _fit(panel.yaxis.label, min(2 * (y - below), 2 * (height - above - y), *_distances(stacked)))
+        for text in self.words:
+            size = text.get_fontsize()
+            text.set_fontsize(
+                min(size, size * (width - 0.2) * self.figure.dpi / max(text.get_window_extent().width, 1))
+            )
+
     def save(self, path: Path) -> Path:
         """Write the figure as PNG atomically and return the path."""
         with atomic_write(path) as temporary:
             FigureCanvasAgg(self.figure).print_png(str(temporary))
         return path
+
+
+def _distances(found: Sequence[float]) -> list[float]:
+    """Return the distances to panels in other rows or columns, in inches."""
+    return [each for each in found if each > TOUCHING]
+
+
+def _fit(label: Text, inches: float) -> None:
+    """Shorten a label in its middle until it is at most this long."""
+    whole = text = label.get_text()
+    for size in range(len(whole), 7, -2):
+        text = shorten(whole, size)
+        label.set_text(text)
+        box = label.get_window_extent()
+        if max(box.width, box.height) <= FILLED * inches * label.figure.dpi:
+            return
 
 
 def figure_layout(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,4 +96,11 @@ def drawings() -> Iterator[tuple[str, Draw]]:
     """Yield each figure's name and draw function, in reading order."""
     for name, file in _FILES.items():
         # Imported here, since matplotlib takes a third of a second.
-        yield name, getattr(import_module(f"dropsearch.report.figures.{file}"), name)
+        yield name, partial(_fitted, getattr(import_module(f"dropsearch.report.figures.{file}"), name))
+
+
+def _fitted(draw: Draw, summary: Summary) -> FigureLayout | None:
+    drawn = draw(summary)
+    if drawn is not None:
+        drawn.fit_labels()
+    return drawn

@@ -128,7 +128,7 @@ def _ties(summary: Summary, name: str) -> Iterator[str]:
             yield f"{title} was not compared with it"
         elif not findings.shown(contrast):
             apart = difference(summary, contrast, other)
-            if contrast.missing:
+            if contrast.missing or not math.isfinite(contrast.difference.low):  # with few seeds there is no interval
                 unknown.append(f"{title}{apart}")
             else:
                 alike.setdefault(apart, []).append(title)
@@ -184,7 +184,9 @@ def _no_effect(summary: Summary, name: str) -> Iterator[str]:
         contrast = between(summary, on, off)
         if is_same(summary.arms[on], summary.arms[off]):
             yield f"{title}: no dropout was chosen"
-        elif contrast and contrast.differences and not contrast.missing and not findings.shown(contrast):
+        elif not contrast or contrast.missing or not math.isfinite(contrast.difference.low):
+            continue
+        elif contrast.differences and not findings.shown(contrast):
             yield f"{title}: no improvement over {lacking} shown{excluded(summary, contrast, on)}"
 
 

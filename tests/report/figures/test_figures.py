@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 
-from dropsearch.core.records import ARMS, Interval, Site
+from dropsearch.core.records import ARMS, Interval, Monitor, Site
 from dropsearch.report import FIGURES, measured_values, write_figures
 from dropsearch.report.figures.axes import ceiling
 from dropsearch.report.figures.differences import differences
 from dropsearch.report.figures.effects import ensemble
-from dropsearch.report.figures.layout import drawing
+from dropsearch.report.figures.layout import FigureLayout, drawing
 from dropsearch.report.figures.palette import ARM_STYLES, arm_style
 from dropsearch.report.figures.registry import drawings
 from dropsearch.report.figures.search_trials import MOST_DOTS, best_so_far, rates, thinned
@@ -58,6 +58,9 @@ def _cases(make):
     yield "all failed", make.summary({n: make.failed(n) for n in ("none", "both")}), 3
     yield "no arm", make.summary({}), 2
     yield "not finite", make.summary({n: ruin(make.arm(n)) for n in ("none", "both")}), 5
+    named = Monitor("val/mean_absolute_percentage_error_of_it", "max", "some units")
+    long = replace(make.with_evidence(sites=MANY), monitor=named)
+    yield "a long name", long, 12
     yield "one trial, one seed", make.with_evidence({n: make.arm(n, 1, 1, 1) for n in ("none", "both")}), 12
     yield "all seeds alike", make.tested(none=[0.9] * 3, dropout=[0.9] * 3), 5
     yield "no pair", make.tested(none=[0.9] * 3, dropout=[math.nan] * 3), 5
@@ -95,11 +98,11 @@ def _misplaced_words(draw, summary):
         if layout is None:
             return None
         layout.figure.draw_without_rendering()
-        return _misplaced(layout.figure)
+        return _misplaced(layout.figure, layout)
 
 
-def _misplaced(figure: Figure):
-    """Texts that leave the figure, and pairs of texts that overlap."""
+def _misplaced(figure: Figure, layout: FigureLayout):
+    """Texts that leave the figure or, beside title and caption, its drawing; and pairs of texts that overlap."""
     texts = [text for text in figure.findobj(mpl.text.Text) if text.get_visible() and text.get_text().strip()]
     hidden = {
         label
@@ -111,8 +114,15 @@ def _misplaced(figure: Figure):
     }
     boxes = {text: text.get_window_extent() for text in texts if text not in hidden}
     width, height = figure.bbox.width, figure.bbox.height
+    above, below = (figure.dpi * margin for margin in layout.margins)
     outside = [
-        t.get_text() for t, b in boxes.items() if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1
+        t.get_text()
+        for t, b in boxes.items()
+        if b.x0 < -1
+        or b.y0 < -1
+        or b.x1 > width + 1
+        or b.y1 > height + 1
+        or (t not in layout.words and (b.y0 < below - 1 or b.y1 > height - above + 1))
     ]
     listed = list(boxes.items())
     overlaps = [

@@ -365,3 +365,11 @@ def test_arms_with_one_model_share_a_clause(make):
     shown = tuple(replace(each, difference=Interval(0.02, 0.01, 0.03), p=0.001, p_holm=0.001) for each in pairs[1:])
     third = answer(replace(summary, comparisons=(pairs[0], *shown)))[2]
     assert third.startswith("Plain and dropout are worse by 2.00 points (95 % CI 1.00 to 3.00)")
+
+
+def test_few_seeds_tell_nothing_apart_and_nothing_alike(make):
+    """Without an interval no difference is excluded, however large the one that was seen."""
+    summary = make.tested(none=[0.9, 0.91, 0.92], dropout=[0.8, 0.82, 0.81], batchnorm=[0.9, 0.91, 0.91])
+    assert "cannot be said: " in answer(summary)[1]
+    assert "not distinguishable" not in verdict(summary)
+    assert "no improvement" not in verdict(summary)
