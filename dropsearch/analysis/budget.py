@@ -33,7 +33,6 @@ def random_search(trials: Sequence[TrialResult], floor: float = 0.0, seed: int =
     Args:
         trials: Trials whose configurations were drawn independently, so not by an adaptive sampler.
         floor: Lower bound of the score, such as 0 for a cross-entropy; -inf if there is none.
-        seed: Seed of the band's draws.
     """
     scores = _scores(trials)
     if scores is None:

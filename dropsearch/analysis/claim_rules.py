@@ -99,8 +99,6 @@ def answer(difference: Interval, p_holm: float, *, side: Side, margin: float) ->
     4. `undecided` otherwise.
 
     Args:
-        difference: The difference with its 95 % interval.
-        p_holm: Adjusted p-value of the paired test.
         side: Claimed sign of the difference, 1 or -1.
         margin: Smallest relevant difference, above 0.
     """
@@ -121,7 +119,6 @@ def answer_no_worse(difference: Interval, *, side: Side, margin: float) -> Answe
     4. `undecided` otherwise.
 
     Args:
-        difference: The difference with its 95 % interval.
         side: Sign of a better difference, 1 or -1.
         margin: Smallest relevant difference, above 0.
     """
@@ -142,11 +139,7 @@ def settled(rule: Rule, found: Finding, *, no_worse: bool = False, doubt: str = 
     """Return the claim that a rule decides from a finding, with its answer and reason.
 
     Args:
-        rule: The rule.
-        found: The finding.
-        no_worse: Whether the claim is one of non-inferiority instead of superiority.
         doubt: A clause that explains why a claim is undecided although it would have held.
-        more: A further clause for the reason.
     """
     result: Answer = "undecided"
     if not found.missing and no_worse:

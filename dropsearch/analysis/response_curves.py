@@ -47,13 +47,8 @@ def responses(
     trials.
 
     Args:
-        trials: The trials of one arm's search.
-        sites: The sites whose rates were searched.
         importance: Importance by site; missing sites get nan, also in the next two arguments.
-        found: Rate of the arm's winner by site.
-        typical: Typical rate by site.
         low: Lowest searched rate; zero is included if trials had it.
-        high: Highest searched rate.
     """
     complete = [trial for trial in trials if trial.state == "COMPLETE" and trial.best]
     if len(complete) < FEWEST:

@@ -38,7 +38,6 @@ def params_problems(config: Config, rules: Callable[[Config], Iterator[str]]) ->
     """Yield a message for each violation.
 
     Args:
-        config: The configuration.
         rules: Yields the violations of a configuration; it is called with each searched value.
     """
     for key, _ in flat(config.space.params):

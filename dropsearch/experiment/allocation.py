@@ -115,8 +115,6 @@ def choose(costs: Costs, available: float, done: int = 0) -> Allocation | None:
     It is the highest step of the ladder that fits, plus as many trials as the rest allows.
 
     Args:
-        costs: What trials and the other parts cost.
-        available: The budget for what is left to do.
         done: Number of trials of each arm that have ended.
     """
 
@@ -153,10 +151,7 @@ def in_words(given: Allocation, contrasts: int, spread: float | None = None, uni
     """Return a description of an allocation, with the differences that it detects.
 
     Args:
-        given: The allocation.
-        contrasts: Number of planned contrasts.
         spread: The standard deviation of paired differences; None if not known yet.
-        unit: Unit of the spread.
     """
     bought = f"{given.n_trials} trials an arm, the best {given.top_k} on {given.seeds} seeds"
     least = detectable(given.seeds, contrasts)

@@ -47,10 +47,6 @@ class ArmRunner:
     """Gives every arm the same chance: the same trials, epochs, settings, split and seeds.
 
     Args:
-        context: The context of the run.
-        studies: The arms' studies, in the order of the run.
-        engine: The engine.
-        cancelled: Returns whether to stop.
         only_trains: Whether another process evaluates the results, so that no earlier retraining is repeated.
     """
 
@@ -186,7 +182,6 @@ class ArmRunner:
 
         Args:
             open_test: Whether to test the confirmed winners, once and only after every selection.
-            step: Called after each tested model.
         """
         found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
         for arm in self.studies if open_test else ():

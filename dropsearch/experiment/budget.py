@@ -22,9 +22,6 @@ class BudgetedTraining:
     """Search and confirmation of a run, for as long as its budget allows.
 
     Args:
-        arm_runner: The arms; the numbers in their configuration are updated.
-        costs: Expected costs of the parts.
-        available: The budget in the unit of the costs.
         clock: Returns the seconds since the start of the run; None for a budget of trials.
 
     Raises:

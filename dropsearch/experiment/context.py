@@ -115,10 +115,6 @@ class ExperimentContext:
 def build_context(config: Config, source: Source | None = None) -> ExperimentContext:
     """Load the data, inspect the module, and return the context of the run.
 
-    Args:
-        config: The configuration.
-        source: The data; None to load it.
-
     Raises:
         InputError: Data or module cannot be used; the model has no sites although an arm searches rates; its sites
             change with other searched values; or no rate has an effect.

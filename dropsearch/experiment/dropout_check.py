@@ -29,11 +29,7 @@ class RateCheck:
     """Whether sites without effect were checked again after a few steps."""
 
     def of_module(self, name: str) -> Iterator[str]:
-        """Yield problems of the module as a whole, one line each.
-
-        Args:
-            name: Name of the module in reports.
-        """
+        """Yield problems of the module as a whole, one line each."""
         yield from (_in_eval(part, name) for part in self.in_eval)
         if self.found is None:
             yield f"the effect of its rates was not checked ({self.why_not})"
@@ -46,11 +42,6 @@ class RateCheck:
 
     def require_active(self, searched: Sequence[str], arm: str, name: str) -> None:
         """Check that at least one rate has an effect.
-
-        Args:
-            searched: Names of the searched sites.
-            arm: The arm that searches them.
-            name: Name of the module in reports.
 
         Raises:
             InputError: No rate has an effect.
@@ -83,12 +74,8 @@ def check_rates(
     For example, a gate opens or a loss gets a weight after the first epochs.
 
     Args:
-        make: Builds the module.
-        batch: A batch for `training_step`.
         train: Trains a module for a few epochs of `STEPS` steps and returns whether that succeeded; None for no second
             check.
-        epochs: Number of epochs of a trial.
-        data: The data arguments of `Trainer.fit` of a trial.
     """
     fit = Fit(0, epochs, data or {})
     first = _try(make(), batch, fit)

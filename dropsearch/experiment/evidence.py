@@ -42,13 +42,7 @@ MOST_SHARED = 0.1
 
 
 def collect_evidence(arm_runner: ArmRunner, summary: Summary, step: Callable[[], None] = lambda: None) -> Evidence:
-    """Return the evidence of a finished run.
-
-    Args:
-        arm_runner: The arms of the run.
-        summary: The summary without evidence.
-        step: Called after each measured model.
-    """
+    """Return the evidence of a finished run."""
     started = time.perf_counter()
     evidence = measured(arm_runner.context, summary.arms, step)
     evidence = with_searches(evidence, arm_runner.context, arm_runner.studies, summary.arms)
@@ -98,11 +92,6 @@ def measured(
     """Measure the effects of dropout in each arm's confirmed winner, for each seed.
 
     The results are not used for selection. If a model cannot be measured, its numbers are missing, with a note.
-
-    Args:
-        context: The context of the run.
-        arms: Outcomes of arms after the test.
-        step: Called after each measured model.
     """
     notes = _Notes()
     winners = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}

@@ -34,8 +34,6 @@ def evidence_pace(
     Validation examples replace those of the test set, in the same number.
 
     Args:
-        context: What the run consists of.
-        clock: A monotonic clock in seconds.
         thorough: Measure models of two arms, also in a run with few models.
     """
     config = context.config

@@ -30,9 +30,6 @@ def ends_in_time(leave: Callable[[], None] = _leave) -> Iterator[None]:
 
     Python runs signal handlers in the main thread, which may be blocked in native code. A thread therefore receives the
     signal number through a socket. Finished trials are always on disk.
-
-    Args:
-        leave: Ends the process.
     """
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)

@@ -20,14 +20,7 @@ Curve = TypeVar("Curve", Response, Budget)
 def with_searches(
     evidence: Evidence, context: ExperimentContext, studies: Sequence[ArmStudies], outcomes: Mapping[str, ArmOutcome]
 ) -> Evidence:
-    """Return the evidence with the response curves and the budgets of each arm's search.
-
-    Args:
-        evidence: Measures on the winners.
-        context: The context of the run.
-        studies: The arms' studies.
-        outcomes: The outcome of each arm.
-    """
+    """Return the evidence with the response curves and the budgets of each arm's search."""
     pairs = [(arm, outcomes[arm.arm.name]) for arm in studies]
     curves = {arm.arm.name: _responses(context, arm, outcome) for arm, outcome in pairs}
     budgets = {arm.arm.name: _budget(context, arm, outcome) for arm, outcome in pairs}

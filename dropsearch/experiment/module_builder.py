@@ -42,11 +42,6 @@ from dropsearch.training.trainers import trainer_class
 class ModuleBuilder:
     """Builds modules with the searched values of a trial.
 
-    Args:
-        config: The configuration.
-        source: The data.
-        params: Other searched ranges by configuration key.
-
     Attributes:
         names: The names of accepted arguments.
         own: The arguments of a module without searched values, by name.
@@ -144,9 +139,7 @@ class ModuleBuilder:
         """Return the module of a trial; its initial weights are a function of the trial's seed.
 
         Args:
-            spec: The trial.
             chosen: How learning rate and weight decay reach the module.
-            changed: Constructor arguments that replace those of the trial.
 
         Raises:
             InputError: It cannot be built, is not a LightningModule, or is the same object as before.

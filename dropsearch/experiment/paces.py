@@ -44,7 +44,6 @@ class Pace:
         """Return the seconds per epoch, including the share of costs per trial.
 
         Args:
-            epochs: Number of epochs of each trial.
             length: Number of steps relative to that with full rows; see `waves` and `clock_length`.
         """
         return (self.epoch + self.trial / max(epochs, 1.0)) * (1 + self.idle * (length - 1))

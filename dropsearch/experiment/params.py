@@ -48,9 +48,6 @@ def check_sites(
     """Check that every program has the sites whose rates are searched.
 
     Args:
-        searched: Other searched ranges.
-        begun: Values of the model with `sites`.
-        sites: The sites whose rates are searched.
         look: Returns the sites of a model with given values.
 
     Raises:
@@ -89,9 +86,7 @@ class LearningRates:
     """The searched learning rates.
 
     Args:
-        configured: The configured range.
         own: The module's default; NaN if it has none.
-        is_default: Whether the range is the default, which the user did not set.
     """
 
     configured: tuple[float, float]

@@ -30,7 +30,6 @@ class StepTimes:
     """The times of an engine's steps in this process, which calls `cancelled` of its feed before each step.
 
     Args:
-        clock: A monotonic clock in seconds.
         skipped: Number of first steps that are not timed, since they include one-time costs.
     """
 
@@ -60,10 +59,6 @@ class PilotFeed:
     """A feed of trials that end after a few epochs; it records only the times of reports.
 
     Args:
-        specs: The trials.
-        most_at_once: Maximum number of open trials.
-        epochs: Number of epochs after which trials end.
-        clock: A monotonic clock in seconds.
         batches: Number of batches per epoch, if `cancelled` is called at each batch; otherwise 0.
     """
 
@@ -133,15 +128,7 @@ def pilot(
     arm: str,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Pace | None:
-    """Train a few epochs of an arm as in a phase of the run, and return the pace.
-
-    Args:
-        context: What the run consists of.
-        engine: What trains.
-        phase: search or confirm, which have different numbers of open trials.
-        arm: The arm.
-        clock: A monotonic clock in seconds.
-    """
+    """Train a few epochs of an arm as in a phase of the run, and return the pace."""
     config = context.config
     if phase == "search":
         count, most = config.study.n_trials, engines.most_at_once(config)

@@ -89,10 +89,6 @@ def too_long(path: str) -> str:
 def check_folder(folder: Path, key: str = "output_dir") -> None:
     """Check that a folder can be created and written, without creating it.
 
-    Args:
-        folder: The folder.
-        key: The setting with its path.
-
     Raises:
         InputError: It cannot be created or written.
     """

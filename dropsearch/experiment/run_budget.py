@@ -43,9 +43,6 @@ class RunBudget:
 
     Args:
         context: What the run consists of; where time is short, its evidence is turned off.
-        plan: How trials train.
-        engine: What trains.
-        watch: A stopwatch since the start of the run.
 
     Raises:
         InputError: The budget is too small; nothing is written then.
@@ -91,7 +88,6 @@ def slowness(elapsed: float, busy: float) -> float:
     """Return how many times as long work takes here as on an idle machine, from 1 to `SLOWEST`.
 
     Args:
-        elapsed: Seconds since the start of the run.
         busy: Processor seconds of this process since then; more with several threads.
     """
     return min(max(elapsed / busy, 1.0), SLOWEST) if busy > 0 else 1.0
@@ -101,9 +97,6 @@ def measured_costs(context: ExperimentContext, plan: Plan, engine: Engine, slow:
     """Return the measured costs of the parts of a run, in seconds.
 
     Args:
-        context: What the run consists of.
-        plan: How trials train.
-        engine: What trains.
         slow: By what the durations of reports, which are those of an idle machine, are multiplied.
 
     Raises:

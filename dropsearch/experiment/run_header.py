@@ -21,16 +21,7 @@ MOST_SITES, FIRST_SITES = 8, 3
 def run_header(
     context: ExperimentContext, engine: str, done: int, tracking: Mapping[str, str], bought: str = "", threads: str = ""
 ) -> tuple[str, dict[str, str]]:
-    """Return a headline and facts by topic.
-
-    Args:
-        context: The context of the run.
-        engine: Description of the engine.
-        done: Number of trials that earlier runs ended.
-        tracking: Information of the tracker; empty without tracking.
-        bought: Description of the budget's allocation; empty without a budget.
-        threads: Numbers of processes and threads, if they were measured or asked for; else empty.
-    """
+    """Return a headline and facts by topic."""
     config, source = context.config, context.source
     arms, confirm = config.arms, config.confirm
     confirmations = len(arms) * retraining_count(confirm.top_k, confirm.seeds, confirm.screening_seeds)

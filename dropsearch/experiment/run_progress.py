@@ -89,11 +89,7 @@ def run_stages(
     """Return the stages of a run in order.
 
     Args:
-        context: What the run consists of.
-        trials: Number of trials of each training stage by name; see `missing_trials`.
-        epoch: Expected seconds per epoch of a search trial; None if unknown.
         confirm_ratio: Duration of an epoch in the confirmation relative to the search.
-        model: Seconds to measure one model.
         paces: Paces measured by pilots, which replace `epoch` and `confirm_ratio`.
     """
     config, epochs = context.config, context.config.trainer.max_epochs

@@ -52,13 +52,6 @@ class ExperimentRun:
     """One invocation with its studies, tracker and progress.
 
     `work` runs everything. After `open`, the parts of `arm_runner` can also be run separately.
-
-    Args:
-        context: What the run consists of.
-        engine: What trains.
-        tracker: The tracker, not yet connected.
-        watch: A stopwatch since the start of the invocation.
-        plan: How trials train.
     """
 
     def __init__(

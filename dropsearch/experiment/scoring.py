@@ -115,14 +115,6 @@ def monitored_scores(
 
     All test loaders are evaluated. If the monitored name has no loader suffix, the first loader counts.
 
-    Args:
-        name: Name of the module in reports.
-        module: The model.
-        source: The data.
-        settings: Training settings shared by all trials.
-        by_group: Whether to also evaluate groups of test examples.
-        limits: Arguments of the Trainer.
-
     Raises:
         InputError: The module does not log the metric.
     """
@@ -235,12 +227,6 @@ def measured(
 
     Args:
         module: The module; it keeps its weights even if `setup` rebuilds layers.
-        source: The data.
-        settings: Training settings shared by all trials.
-        step: test or val.
-        loader: The batches.
-        epoch: Value of `current_epoch`.
-        limits: Further arguments of the Trainer.
     """
     with quiet_lightning():
         trainer = make_trainer(module, settings, [_Weights(module)], **limits)

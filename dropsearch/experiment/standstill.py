@@ -19,11 +19,7 @@ and so on); and between two checks."""
 
 @contextmanager
 def named_if_still(step: str) -> Iterator[None]:
-    """Print a line if this process makes no progress in a step.
-
-    Args:
-        step: Description of the step, such as "reading the data".
-    """
+    """Print a line if this process makes no progress in a step."""
     use, patience = ProcessorUse(os.getpid()), STALL
     began = use.moved
 

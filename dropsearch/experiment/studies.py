@@ -122,9 +122,6 @@ def arm_studies(context: ExperimentContext, storage: Any, name: str, *, only_tra
     """Open all studies of an arm; create them if necessary.
 
     Args:
-        context: What the run consists of.
-        storage: The storage of the studies.
-        name: The arm's name.
         only_trains: Whether other processes track the results of this one.
     """
     config, arm = context.config, ARMS[name]

@@ -63,10 +63,8 @@ def instantiated(
     """Build a class with Hydra's `instantiate`, including `_convert_`, `_recursive_`, `_partial_` and `_args_`.
 
     Args:
-        target: The dotted name of the class or function.
         given: Arguments of the configuration: nested groups are passed as `DictConfig`, or built if they have a
             `_target_`.
-        group: The group of the configuration, for messages.
         as_they_are: Arguments that are passed unchanged.
 
     Raises:

@@ -51,12 +51,6 @@ SHOWN_RATE = 0.1
 class TrialModules:
     """The modules of the trials of a run, and what one inspection of them found.
 
-    Args:
-        config: The configuration.
-        source: The data.
-        settings: Training settings shared by all trials.
-        params: Other searched ranges by configuration key.
-
     Raises:
         InputError: The module cannot be built or trained, or does not log the monitored metric.
     """

@@ -28,12 +28,6 @@ def warm_started(config: Config, space: SpaceSettings, sites: Sequence[Site], mo
 
     Arms get equally many points, which a study that has begun keeps: it continues without the earlier one.
 
-    Args:
-        config: The configuration.
-        space: The search space.
-        sites: The module's sites.
-        module: Dotted name of the module's class or factory.
-
     Raises:
         InputError: The earlier study is missing, is of another module, or has nothing to start from.
     """

@@ -19,11 +19,7 @@ MOST_NAMED = 4
 
 
 class Watchdog:
-    """Tracks the progress of trials and the activity of their processes.
-
-    Args:
-        workers: The training processes; None for this process.
-    """
+    """Tracks the progress of trials and the activity of their processes."""
 
     def __init__(self, workers: CrewEngine | None = None) -> None:
         self._workers = workers
@@ -84,12 +80,7 @@ def _listed(doing: Mapping[str, tuple[str, float]]) -> str:
 
 
 class HeardFeed(ForwardingFeed):
-    """A feed that reports to a watchdog.
-
-    Args:
-        feed: The feed.
-        watchdog: The watchdog.
-    """
+    """A feed that reports to a watchdog."""
 
     def __init__(self, feed: Feed, watchdog: Watchdog) -> None:
         super().__init__(feed)

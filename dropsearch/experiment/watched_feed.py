@@ -15,9 +15,6 @@ class TrackedFeed(ForwardingFeed):
     """A feed whose trials are tracked and counted.
 
     Args:
-        feed: The feed.
-        tracker: The tracker.
-        progress: The progress.
         elsewhere: Returns the number of trials that other processes have ended since the start.
     """
 

@@ -18,12 +18,7 @@ from dropsearch.experiment.studies import ArmStudies
 
 
 class WinnerTests:
-    """Measures winners on the test set or, without one, on the examples of the validation set.
-
-    Args:
-        context: The context of the run.
-        studies: The arms' studies.
-    """
+    """Measures winners on the test set or, without one, on the examples of the validation set."""
 
     def __init__(self, context: ExperimentContext, studies: Sequence[ArmStudies]) -> None:
         self._context = context

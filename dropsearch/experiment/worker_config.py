@@ -32,9 +32,6 @@ def unsafe_threads(alive: Iterable[threading.Thread] = ()) -> tuple[str, ...]:
     """Return the names of threads that make forking unsafe: the user's, or those of a compiler.
 
     A fork copies only the calling thread, but also locks held by other threads, which are then never released.
-
-    Args:
-        alive: The threads to check; by default those of this process.
     """
     found = [each for each in alive or threading.enumerate() if each is not threading.main_thread()]
     return tuple(each.name for each in found if not _is_harmless(each))

@@ -86,8 +86,6 @@ def contrasts_of(
     diverged arm does not make other contrasts easier to show. Arms to which the number does not apply must be left out.
 
     Args:
-        values: The number by seed, by arm.
-        metric: Name of the number.
         missing: Sources of variation that seeds do not cover.
     """
     return contrasted(values, planned_contrasts(values), metric, missing=missing)
@@ -105,12 +103,8 @@ def contrasted(
     """Return contrasts, the first of each pair of names minus the second, with p-values adjusted for all pairs.
 
     Args:
-        values: The number by seed, by name.
-        contrasts: The pairs of names to compare.
-        metric: Name of the number.
         examples: The number by seed for each test example, by name. If both names of a pair have it, interval and p
             cover seeds and examples.
-        missing: Sources of variation that seeds do not cover.
         required: Examples that interval and p must cover in addition to seeds; added to `missing` of pairs without
             results by example.
     """

@@ -13,12 +13,7 @@ DRAWS = 4000
 
 @cache
 def smallest_rank_sum(pairs: int, alpha: float) -> int | None:
-    """Return the smallest sum of positive ranks at which a two-sided exact test rejects, or None.
-
-    Args:
-        pairs: Number of paired differences.
-        alpha: Significance level.
-    """
+    """Return the smallest sum of positive ranks at which a two-sided exact test rejects, or None."""
     most = pairs * (pairs + 1) // 2
     ways = np.zeros(most + 1)
     ways[0] = 1
@@ -35,12 +30,6 @@ def detectable(pairs: int, contrasts: int, power: float = 0.8, alpha: float = 0.
 
     Differences are assumed normal. The level of a contrast is `alpha` divided by `contrasts`, the first step of Holm's
     procedure, so the power with several true differences is at least `power`.
-
-    Args:
-        pairs: Number of seeds.
-        contrasts: Number of planned contrasts.
-        power: Power of the test.
-        alpha: Family-wise error.
 
     Returns:
         The difference; infinite if there are too few seeds.

@@ -24,11 +24,6 @@ class Abandoned:
     """The trials of a study whose processes have died.
 
     Args:
-        known: The in-memory state of the study.
-        bulk: Batched reads and writes of the study.
-        name: The study's name.
-        arm: The arm's name.
-        phase: The phase of the trials.
         crash_of: Returns how a dead process crashed, or an empty string if unknown.
     """
 
@@ -52,7 +47,6 @@ class Abandoned:
         """End the trials of dead processes and return how many there were.
 
         Args:
-            ours: Numbers of the trials that this process trains.
             failed: Makes the results of crashed trials; without it, these trials are not changed.
         """
         self._known.refresh()

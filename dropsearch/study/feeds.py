@@ -21,10 +21,6 @@ class StudyFeed(ABC):
     """Hands out the trials that a study still lacks, in the order of their keys.
 
     Args:
-        store: The study.
-        space: Search space of the arm.
-        trial_keys: Keys of all trials of the complete study.
-        cancelled: Returns whether to stop now.
         most_at_once: Maximum number of open trials; None for no limit.
     """
 

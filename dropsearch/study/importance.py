@@ -24,10 +24,6 @@ def site_importances(store: StudyStore, space: Space) -> Mapping[str, float]:
     PED-ANOVA compares the distribution of a rate among the good trials with that among all trials; it is
     deterministic. The importances sum to 1. They are NaN for sites without their own parameter, and for all sites
     if they cannot be estimated (see `unknown`).
-
-    Args:
-        store: The study of an arm's search.
-        space: Search space of the arm.
     """
     unavailable = dict.fromkeys(space.sites, math.nan)
     if unknown(store, space):

@@ -61,13 +61,7 @@ class Claims:
 
 
 class KnownTrials:
-    """The trials of a study as of its last read, and the keys that they count for.
-
-    Args:
-        bulk: Batched reads and writes of the study.
-        name: The study's name.
-        phase: The phase of its trials.
-    """
+    """The trials of a study as of its last read, and the keys that they count for."""
 
     def __init__(self, bulk: ReadableRates, name: str, phase: TrialPhase) -> None:
         self._bulk, self._name = bulk, name

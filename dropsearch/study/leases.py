@@ -48,7 +48,6 @@ class Silence:
 
         Args:
             signs: Values that change with each heartbeat.
-            owners: Processes that currently train trials.
         """
         now = time.monotonic()
         passed, self._looked = min(now - self._looked, LONGEST_LOOK), now
@@ -65,11 +64,7 @@ class Silence:
 
 @contextmanager
 def heartbeat(renewals: Sequence[Callable[[], None]]) -> Iterator[None]:
-    """Write heartbeats while the context lasts, also during steps that take minutes.
-
-    Args:
-        renewals: Each writes a heartbeat of a study if training has written none for `LATE` seconds.
-    """
+    """Write heartbeats while the context lasts, also during steps that take minutes."""
 
     def beat() -> None:
         for renew in renewals:

@@ -32,13 +32,7 @@ class Wish(NamedTuple):
 
 
 class Proposer:
-    """Proposes trials by the samplers of a study.
-
-    Args:
-        seen: The study in memory.
-        make_sampler: Makes a sampler from a seed; each trial has its own.
-        pruner: The study's pruner, which some samplers look at.
-    """
+    """Proposes trials by the samplers of a study."""
 
     def __init__(self, seen: Shadow, make_sampler: Callable[[int], BaseSampler], pruner: BasePruner) -> None:
         self._seen, self._make_sampler, self._pruner = seen, make_sampler, pruner
@@ -47,12 +41,7 @@ class Proposer:
     def templates(
         self, distributions: Mapping[str, BaseDistribution], wishes: Sequence[tuple[Wish, Mapping[str, Any]]]
     ) -> list[FrozenTrial]:
-        """Return the trials to create; each is in the in-memory study while the next ones are proposed.
-
-        Args:
-            distributions: The parameters of the trials.
-            wishes: The trials to start, with their user attributes.
-        """
+        """Return the trials to create; each is in the in-memory study while the next ones are proposed."""
         first = self._seen.next_number
         templates: list[FrozenTrial] = []
         inferred: dict[frozenset[int], Mapping[str, BaseDistribution]] = {}
@@ -82,9 +71,6 @@ def propose(
     """Return the parameters of a trial before it is created; `Trial.suggest_*` would need a created trial.
 
     Args:
-        study: The study whose sampler proposes.
-        trial: The trial as the study's storage holds it, without parameters.
-        distributions: The parameters.
         point: Fixed values of some parameters.
         inferred: The sampler's relative search space, whose parameters it proposes jointly.
     """

@@ -24,8 +24,6 @@ class RateDistribution(FloatDistribution):
     """The range of the sampler's coordinate of a rate.
 
     Args:
-        low: The low end of the coordinate's range.
-        high: The largest rate.
         least: Lowest nonzero rate; a coordinate below it means 0.
     """
 
@@ -44,11 +42,7 @@ class RateDistribution(FloatDistribution):
 
 
 class ReadableRates:
-    """A study of a storage, with rates converted to coordinates.
-
-    Args:
-        bulk: The study.
-    """
+    """A study of a storage, with rates converted to coordinates."""
 
     def __init__(self, bulk: Bulk) -> None:
         self._bulk = bulk

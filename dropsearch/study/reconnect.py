@@ -43,12 +43,7 @@ def patiently(study_name: str, act: Callable[[], _T]) -> _T:
 
 
 def retried(what: str, act: Callable[[], _T]) -> _T:
-    """Call `act`, and retry while the database is unavailable; raise its last error unchanged.
-
-    Args:
-        what: Name of the database in the message.
-        act: The call, which must be safe to repeat.
-    """
+    """Call `act`, and retry while the database is unavailable; raise its last error unchanged."""
     pause, until = FIRST_PAUSE, 0.0
     while True:
         try:

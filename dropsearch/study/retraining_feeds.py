@@ -21,11 +21,7 @@ class ConfirmFeed(StudyFeed):
     """Hands out retrainings of an arm's best configurations on fresh seeds.
 
     Args:
-        store: The study of the arm's confirmation.
-        space: Search space of the arm.
-        configurations: Trials of the search to retrain.
         trial_keys: The retrainings wanted, as (configuration, seed); the same seeds in every arm.
-        cancelled: Returns whether to stop now.
     """
 
     def __init__(
@@ -60,11 +56,6 @@ class VariationFeed(StudyFeed):
     """Hands out each variation of an arm's winner with each seed.
 
     Args:
-        store: The study.
-        space: Search space of the arm.
-        variations: The variations to retrain.
-        seeds: Seeds of the confirmation.
-        cancelled: Returns whether to stop now.
         stands: Returns whether an earlier result is still valid, for example whether its checkpoint exists.
     """
 

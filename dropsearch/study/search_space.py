@@ -75,12 +75,6 @@ class Space:
     A continuous range never proposes exactly 0, although 0 is often the best rate. The sampler's coordinate of a rate
     therefore extends below `low` over `zero_share` of its length, and this part means a rate of 0. Each rate is one
     smooth parameter that TPE and GP can follow to zero.
-
-    Args:
-        settings: Ranges.
-        arm: The arm, which determines whether and how rates are searched.
-        sites: The sites of the arm's model, in the order of a forward pass.
-        typical: Typical rate by site name, used in the first point.
     """
 
     def __init__(self, settings: SpaceSettings, arm: Arm, sites: Sequence[Site], typical: Mapping[str, float]) -> None:

@@ -37,9 +37,6 @@ def planned_retrainings(
     seeds of their finalists. Their number does not depend on results, so the tests stay exact.
 
     Args:
-        configurations: The configurations to confirm.
-        retrained: Retrainings that have ended.
-        seeds: Seeds of the confirmation.
         screening: Number of seeds for every configuration.
     """
     first = seeds if len(configurations) == 1 else seeds[:screening]
@@ -89,9 +86,7 @@ def candidates(
     chosen nothing, so it has no candidates.
 
     Args:
-        space: The search space of the arm.
         confirmed: Confirmed configurations by arm, of arms that build the same module apart from dropout and BatchNorm.
-        arms: The arms that ran, by name.
     """
     arm = space.arm
     if not confirmed.get(arm.name):

@@ -102,8 +102,6 @@ class Shadow(BaseStorage):
         """Return the trials as an Optuna study. Use it once, since Optuna caches what it has read.
 
         Args:
-            sampler: Proposes trials; None if the study is for a pruner or an evaluator.
-            pruner: Prunes trials.
             unknown: The numbers of trials that are shown as if they had just begun.
         """
         storage = _WithoutResults(self, unknown) if unknown else self

@@ -38,7 +38,6 @@ def open_storage(url: str | BaseStorage | None, journal: Path) -> BaseStorage:
 
     Args:
         url: An Optuna storage URL or the path of a journal file; None for `journal`. A storage is returned unchanged.
-        journal: The journal file to use by default.
 
     Raises:
         InputError: The storage cannot be opened, or contains something else.

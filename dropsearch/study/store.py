@@ -41,14 +41,7 @@ class StudyStore:
     Several processes may work on one study.
 
     Args:
-        storage: Where the study is kept.
-        name: The study's name in the storage.
-        arm: The arm's name.
-        phase: Search or confirmation.
         fingerprint: Names and plain values that must be equal to continue the study.
-        allow_code_changes: Whether the study continues with changed user code, which it notes.
-        make_sampler: Makes Optuna's sampler from a seed.
-        pruner: Optuna's pruner.
         crash_of: Returns how a dead process crashed, or an empty string if unknown.
         only_trains: Whether other processes track the results of this one.
 
@@ -101,10 +94,6 @@ class StudyStore:
         A trial is created with its parameters, key and process. If two processes start a trial with the same key, the
         later one sees the earlier one and withdraws. (Optuna's queue of waiting trials does not prevent this: two
         processes may take the same trial from an SQLite file.)
-
-        Args:
-            distributions: The parameters of the trials.
-            wishes: The trials to start; the sampler sees earlier ones when it proposes later ones.
         """
         names = trial_entry.TRIAL_KEYS[self.phase]
         attrs = [{**dict(zip(names, wish.trial_key, strict=True)), **self._owned} for wish in wishes]
@@ -130,7 +119,6 @@ class StudyStore:
         """Record epoch metrics in memory; return for each trial whether it should be pruned.
 
         Args:
-            reports: Epochs of trials.
             unknown: By number of a trial, the trials that are as if they had just begun, for the pruner.
         """
         # Copying a study for each trial would cost the square of their number; the median needs the complete ones only.

@@ -106,8 +106,6 @@ def load_studies(storage: Any, journal: Path, names: Iterable[str]) -> dict[str,
 
     Args:
         storage: An Optuna storage, its URL, or the path of a journal file; None for `journal`.
-        journal: The journal file to use by default.
-        names: Names in the storage.
 
     Raises:
         InputError: The storage is missing, cannot be opened, or lacks a study.
@@ -128,11 +126,6 @@ def check_studies(
     storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, Any]], allow_code_changes: bool = False
 ) -> None:
     """Check that existing studies with these names can be continued, without writing anything.
-
-    Args:
-        storage: The storage of the studies, which may not exist yet.
-        fingerprints: Values that must be equal to continue a study, by study name.
-        allow_code_changes: Whether user code may have changed.
 
     Raises:
         InputError: A study is from another configuration or another program.

@@ -11,9 +11,6 @@ class TrialClock:
     A trial knows the results that exist when it starts on this virtual machine, regardless of the real order. Engine,
     width, processes and load therefore do not affect proposals and pruning.
 
-    Args:
-        places: Number of trials that the machine trains at once.
-
     Example:
         >>> clock = TrialClock(2)
         >>> clock.start(0), clock.start(1)

@@ -30,14 +30,7 @@ NOTE = "warm_start"
 
 @dataclass(frozen=True)
 class EarlierStudy:
-    """The completed trials of an earlier study.
-
-    Args:
-        name: The study's name.
-        module: Dotted name of the module's class or factory.
-        sites: The names of the module's sites.
-        trials: Completed trials by arm, best first.
-    """
+    """The completed trials of an earlier study."""
 
     name: str
     module: str
@@ -124,8 +117,6 @@ def earlier_study(storage: BaseStorage, name: str | None, *, other_than: str | N
     """Return a study of a storage, without writing anything.
 
     Args:
-        storage: The storage.
-        name: The study's name; None for the only one.
         other_than: The name of a study in the same storage that is not meant.
 
     Raises:

@@ -18,9 +18,6 @@ class LoggerTracker(Tracker):
     A single logger is one run: each finished trial is a step with its best metrics, and its parameters under
     `dropsearch/`. A function makes one logger per trial, which receives curves and hyperparameters.
 
-    Args:
-        logger: A Lightning logger, or a function from a `TrialSpec` to one.
-
     Raises:
         InputError: `logger` is neither.
     """

@@ -78,12 +78,7 @@ def _is_nan(value: Any) -> bool:
 
 
 class EndedTrials:
-    """The keys of the trials that a tracker has written completely, stored in a file with one line per trial.
-
-    Args:
-        path: The file.
-        study_id: Id of the study; keys of other studies in the file are ignored.
-    """
+    """The keys of the trials that a tracker has written completely, stored in a file with one line per trial."""
 
     def __init__(self, path: Path, study_id: str) -> None:
         self._path, self._study_id = path, study_id

@@ -82,12 +82,6 @@ def make_tracker(
 ) -> Tracker:
     """Return the tracker named in `tracking`; several are combined in one.
 
-    Args:
-        given: A name or a list of names.
-        uri: MLflow's tracking URI.
-        output_dir: The output directory of the run.
-        more: Additional trackers.
-
     Raises:
         InputError: A name is unknown, or MLflow cannot write to the URI.
     """
@@ -98,11 +92,7 @@ def make_tracker(
 
 
 class SeveralTrackers(Tracker):
-    """Forwards all calls to several trackers.
-
-    Args:
-        trackers: At least one.
-    """
+    """Forwards all calls to several trackers."""
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self.trackers = tuple(trackers)

@@ -19,12 +19,7 @@ LIVE_SECONDS = 20.0
 
 
 class TensorBoardTracker(Tracker):
-    """Writes event files below `output_dir/tensorboard`.
-
-    Args:
-        output_dir: The output directory of the run.
-        clock: A monotonic clock in seconds.
-    """
+    """Writes event files below `output_dir/tensorboard`."""
 
     def __init__(self, output_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

@@ -26,9 +26,6 @@ class WandbTracker(Tracker):
 
     A trial is written when it ends, in a background thread. The id of its run is a function of study and trial, so that
     a trial that is written twice has one run.
-
-    Args:
-        output_dir: The output directory of the run.
     """
 
     def __init__(self, output_dir: Path) -> None:

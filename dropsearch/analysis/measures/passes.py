@@ -78,8 +78,6 @@ def averaged(trained: TrainedModel, inputs: Sequence[Tensor], passes: Sequence[i
     probabilities do not underflow. The network is not changed.
 
     Args:
-        trained: The network.
-        inputs: Inputs `[examples, ...]`.
         passes: Increasing numbers of passes, at least 1.
     """
     means: list[Tensor] = []

@@ -23,10 +23,6 @@ from dropsearch.report import closing
 def search(config: Config, watch: Stopwatch | None = None) -> int:
     """Search, confirm, test, write all files and print the answer.
 
-    Args:
-        config: The configuration.
-        watch: A stopwatch since the start of the program; since now by default.
-
     Returns:
         0, 1 if no trial was completed, or 130 if the user stopped the run.
     """

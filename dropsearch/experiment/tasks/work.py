@@ -106,13 +106,7 @@ def _status(arm_runner: ArmRunner) -> str:
 
 
 class WorkerLines:
-    """Prints one line per minute with the ended trials of the worker and of the whole study.
-
-    Args:
-        status: Returns a description of the study's progress.
-        clock: A clock in seconds.
-        stream: The output.
-    """
+    """Prints one line per minute with the ended trials of the worker and of the whole study."""
 
     def __init__(
         self, status: Callable[[], str], clock: Callable[[], float] = time.monotonic, stream: TextIO | None = None
@@ -140,12 +134,7 @@ class WorkerLines:
 
 
 class CountedFeed(ForwardingFeed):
-    """A feed whose trials are counted but not tracked.
-
-    Args:
-        feed: The feed.
-        lines: Counts trials and prints lines.
-    """
+    """A feed whose trials are counted but not tracked."""
 
     def __init__(self, feed: Feed, lines: WorkerLines) -> None:
         super().__init__(feed)

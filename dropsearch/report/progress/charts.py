@@ -23,10 +23,6 @@ class _Frame:
 
     Args:
         values: Values of the vertical axis; a tail of bad values is cut off.
-        lower_is_better: Whether lower values are better, so that the tail is at the upper end.
-        left: The start of the horizontal axis.
-        right: The end of the horizontal axis.
-        width: Width of the chart.
     """
 
     def __init__(

@@ -35,10 +35,6 @@ class Forecast:
 
     The pace of a running stage moves from the expected to the measured one as units finish. A stage that has not
     started uses its expected pace, or that of a similar stage.
-
-    Args:
-        stages: The stages of the run.
-        clock: A monotonic clock in seconds.
     """
 
     def __init__(self, stages: Iterable[Stage], clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,7 +55,6 @@ class Forecast:
         """Start a stage and finish the one before it.
 
         Args:
-            name: Name of the stage; an unknown one is added.
             units: Its work, if it is now known more exactly.
         """
         self._settle()

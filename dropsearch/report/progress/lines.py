@@ -11,11 +11,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Lines(View):
-    """Prints a line at the start of each stage, and every ten seconds.
-
-    Args:
-        stream: The output; standard error by default.
-    """
+    """Prints a line at the start of each stage, and every ten seconds."""
 
     every = SECONDS_BETWEEN_LINES
 

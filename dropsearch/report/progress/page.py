@@ -68,13 +68,7 @@ if (old > %d) {
 
 
 class LivePage(View):
-    """Writes the page every few seconds until the report replaces it.
-
-    Args:
-        path: The file.
-        title: Title of the run.
-        clock: Returns the time of day in seconds, as `time.time`.
-    """
+    """Writes the page every few seconds until the report replaces it."""
 
     every = SECONDS_BETWEEN_PAGES
 
@@ -108,13 +102,7 @@ class LivePage(View):
 
 
 def page(now: Snapshot, title: str, written: float) -> str:
-    """Return the page.
-
-    Args:
-        now: The state of the run.
-        title: Title of the run.
-        written: The time of day in seconds.
-    """
+    """Return the page."""
     reload = "" if now.ending else f'<meta http-equiv="refresh" content="{RELOAD_SECONDS}">\n'
     css = files("dropsearch.report.html").joinpath("page.css").read_text(encoding="utf-8")
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(written))

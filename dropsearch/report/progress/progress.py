@@ -18,14 +18,7 @@ TICK = 1.0
 
 
 class Progress:
-    """Counts the trials, models and files of a run, and shows them.
-
-    Args:
-        forecast: The stages of the run.
-        state: The state of its trials.
-        views: The views to update.
-        clock: A monotonic clock in seconds.
-    """
+    """Counts the trials, models and files of a run, and shows them."""
 
     def __init__(
         self,
@@ -62,10 +55,7 @@ class Progress:
         """Start a stage.
 
         Args:
-            stage: Its name.
             units: Number of units; 0 if they are not counted.
-            unit: Name of the units, in the plural.
-            hint: Additional text.
         """
         with self._lock:
             self._begin(stage, units, unit, hint, float(units) or None)
@@ -121,11 +111,7 @@ class Progress:
                 view.note(line)
 
     def close(self, ending: str = "done") -> None:
-        """Show how the run ended; may be called twice.
-
-        Args:
-            ending: done, stopped or failed.
-        """
+        """Show how the run ended; may be called twice."""
         with self._lock:
             if self._closed:
                 return

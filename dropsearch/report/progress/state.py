@@ -45,11 +45,7 @@ class RunState:
     """The trials of a run.
 
     Args:
-        arms: The names of the arms.
-        n_trials: Number of trials of an arm's search.
-        max_epochs: Maximum number of epochs of a trial.
         pruned_share: Expected share of `max_epochs` of a search trial.
-        monitor: The monitored metric.
     """
 
     def __init__(

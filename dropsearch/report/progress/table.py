@@ -25,12 +25,7 @@ def can_draw() -> bool:
 
 
 class LiveTable(View):
-    """A table with a row per arm, and the progress of the whole run below.
-
-    Args:
-        stream: A terminal; standard error by default.
-        width: Width in characters; that of the terminal by default.
-    """
+    """A table with a row per arm, and the progress of the whole run below."""
 
     every = 1.0
 
@@ -101,12 +96,7 @@ def short(value: float) -> str:
 
 
 def strip(arm: ArmState, dots: str = DOTS) -> str:
-    """Return a strip of the rates of an arm's best trials: one cell per range of rates, denser with more trials.
-
-    Args:
-        arm: The arm.
-        dots: Characters from none to many trials.
-    """
+    """Return a strip of the rates of an arm's best trials: one cell per range of rates, denser with more trials."""
     given = arm.points if arm.searches_rates else []
     points = sorted((point for point in given if point.rates), key=lambda point: point.objective)
     points = points[: max(math.ceil(BEST_SHARE * len(points)), 1)]

@@ -18,12 +18,7 @@ from dropsearch.tracking.mlflow.session import HASTE, SETTINGS, quiet, settings
 
 
 class MlflowWorker:
-    """Writes the runs of one study: `connect`, then `open`, then the methods of `RunTree`.
-
-    Args:
-        address: MLflow's tracking URI.
-        owner: The process that the runs belong to, as returned by `process_id.this_process`.
-    """
+    """Writes the runs of one study: `connect`, then `open`, then the methods of `RunTree`."""
 
     def __init__(self, address: Address, owner: str) -> None:
         self._address, self._owner = address, owner

@@ -65,11 +65,7 @@ def worker_here(address: Address, owner: str | None = None) -> WorkerConnection:
 
 
 class MlflowWorkerProcess:
-    """A worker in a forked process, which always ends with this one.
-
-    Args:
-        make: Creates the worker in its process at the first call.
-    """
+    """A worker in a forked process, which always ends with this one."""
 
     def __init__(self, make: Callable[[], WorkerConnection]) -> None:
         context = multiprocessing.get_context("fork")
