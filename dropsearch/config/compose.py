@@ -45,11 +45,7 @@ def _schema() -> Any:
 
 
 def compose_overrides(overrides: Sequence[str]) -> Config:
-    """Return the configuration that the command line composes from overrides, without running anything.
-
-    Raises:
-        InputError: See `typed`.
-    """
+    """Return the configuration that the command line composes from overrides, without running anything."""
     check_options(overrides)
     register_schemas()
     running, hydra = GlobalHydra.instance(), GlobalHydra.instance().hydra

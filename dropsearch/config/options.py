@@ -41,11 +41,7 @@ def _refuse(parser: ArgumentParser, message: str) -> NoReturn:
 
 
 def check_options(arguments: Sequence[str]) -> None:
-    """Reject the option that unpickles a file, which can run any code, and groups with several options.
-
-    Raises:
-        InputError: The command line contains one of them, or bytes that are no text in the locale's encoding.
-    """
+    """Reject the option that unpickles a file, which can run any code, and groups with several options."""
     for word in arguments:
         if not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
             raise InputError(

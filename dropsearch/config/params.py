@@ -32,9 +32,6 @@ def with_params(words: Sequence[str]) -> list[str]:
 
     ``space.params={model.width: choice(32,64)}`` becomes ``++space.params={model.width:'choice(32,64)'}``; ``++`` since
     each key below `params` is new.
-
-    Raises:
-        InputError: A value cannot be parsed.
     """
     return [_quoted(word, match[1]) if (match := _GIVEN.match(word)) else word for word in words]
 
@@ -63,11 +60,7 @@ def _reason(error: Exception) -> str:
 
 
 def ranges(config: Config) -> dict[str, Range]:
-    """Return the ranges of `space.params` by configuration key.
-
-    Raises:
-        InputError: A range cannot be parsed, or its values have the wrong type.
-    """
+    """Return the ranges of `space.params` by configuration key."""
     return {key: _fitting(config, key, _read(key, given)) for key, given in flat(config.space.params)}
 
 

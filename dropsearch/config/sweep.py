@@ -40,11 +40,7 @@ def _refuse(message: str) -> None:
 
 
 def check_jobs(config_name: str, overrides: Sequence[str]) -> None:
-    """Compose and check every job of a sweep over these overrides.
-
-    Raises:
-        InputError: A job is invalid, or two jobs would continue the same study.
-    """
+    """Compose and check every job of a sweep over these overrides."""
     begun: dict[tuple[str, str], str] = {}
     jobs = _jobs(OverridesParser.create().parse_overrides(list(overrides)))
     composed = [

@@ -35,11 +35,7 @@ class UserFiles:
 
     @classmethod
     def named_by(cls, arguments: Sequence[str]) -> UserFiles:
-        """Read the files named on a command line. Unreadable files count as empty, since Hydra reports them.
-
-        Raises:
-            InputError: Hydra would put the keys of an experiment under its group.
-        """
+        """Read the files named on a command line. Unreadable files count as empty, since Hydra reports them."""
         folders = [option(arguments, *CONFIG_PATH), option(arguments, *CONFIG_DIR)]
         name = option(arguments, *CONFIG_NAME)
         primary = None if name is None else next((content for _, content in _found(folders, name)), {})

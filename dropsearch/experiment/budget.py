@@ -23,9 +23,6 @@ class BudgetedTraining:
 
     Args:
         clock: Returns the seconds since the start of the run; None for a budget of trials.
-
-    Raises:
-        InputError: The budget is too small.
     """
 
     def __init__(

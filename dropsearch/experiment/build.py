@@ -77,11 +77,7 @@ def _module(config: Config) -> Any:
 
 
 def trainer_settings(config: Config, where: torch.device) -> TrainerSettings:
-    """Return the training settings shared by all trials.
-
-    Raises:
-        InputError: A Trainer argument has no effect on trials.
-    """
+    """Return the training settings shared by all trials."""
     trainer, mode = config.trainer, config.mode
     without_effect(arguments(trainer))
     return TrainerSettings(
@@ -112,11 +108,7 @@ def _trainer_arguments(config: Config) -> Callable[[], Mapping[str, Any]]:
 
 
 def make_output_folder(folder: Path) -> None:
-    """Create the output directory.
-
-    Raises:
-        InputError: It is not writable.
-    """
+    """Create the output directory."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"

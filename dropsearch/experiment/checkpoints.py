@@ -37,11 +37,7 @@ def kept_checkpoint(folder: Path, result: TrialResult) -> Path:
 
 
 def verified_content(path: Path, result: TrialResult) -> bytes:
-    """Return the content of a retraining's checkpoint.
-
-    Raises:
-        InputError: The file has changed.
-    """
+    """Return the content of a retraining's checkpoint."""
     content = path.read_bytes()
     if result.checkpoint_sha256 and hashlib.sha256(content).hexdigest() != result.checkpoint_sha256:
         raise InputError(

@@ -96,11 +96,7 @@ class ExperimentContext:
             raise ValueError(str(error)) from error
 
     def load(self, result: TrialResult, path: Path) -> Any:
-        """Return the model of a trial with the weights of its checkpoint, on the CPU, in evaluation mode.
-
-        Raises:
-            InputError: The file is not the written one, or not a checkpoint.
-        """
+        """Return the model of a trial with the weights of its checkpoint, on the CPU, in evaluation mode."""
         weights = read_weights(path, result)
         # Lightning's loader needs the arguments of the user's constructor, which may not be in the file.
         module = self.modules.whole(result.spec)

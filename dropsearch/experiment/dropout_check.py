@@ -41,11 +41,7 @@ class RateCheck:
         return (*self.of_module(name), *self.of_sites())
 
     def require_active(self, searched: Sequence[str], arm: str, name: str) -> None:
-        """Check that at least one rate has an effect.
-
-        Raises:
-            InputError: No rate has an effect.
-        """
+        """Check that at least one rate has an effect."""
         found = self.found if self.is_trained else None
         dead = {each.site.name: each.finding for each in found.sites if each.alive is False} if found else {}
         if searched and all(site in dead for site in searched):

@@ -36,11 +36,7 @@ def _type(word: Any) -> type[nn.Module] | None:
 
 
 def insert(module: nn.Module, where: Where | None) -> None:
-    """Insert dropout at rate 0 into the module of a trial.
-
-    Raises:
-        InputError: `where` matches nothing, or dropout was already inserted there.
-    """
+    """Insert dropout at rate 0 into the module of a trial."""
     if where is not None:
         put_behind(module, where, 0.0, "sites.insert")
 

@@ -27,11 +27,7 @@ TOLERANCE = 1e-3
 
 
 def try_end(context: ExperimentContext) -> None:
-    """Save and load an untrained module, as a run does with its winners.
-
-    Raises:
-        InputError: Its checkpoint cannot be written or loaded.
-    """
+    """Save and load an untrained module, as a run does with its winners."""
     name, settings = context.config.model.name, for_a_look(context.settings)
     spec = dataclasses.replace(PROBED, hyperparameters=context.modules.start)
     module = context.modules.whole(spec)

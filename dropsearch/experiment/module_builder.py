@@ -48,9 +48,6 @@ class ModuleBuilder:
         start: The first value of each range in `params`: the configured one where there is one.
         rates: The name of the argument that takes the rates of a trial; empty if the dropout control sets all rates.
         has_batchnorm: Whether a module that was built had BatchNorm, which `batchnorm.replace` took out.
-
-    Raises:
-        InputError: The class cannot be imported, or has no argument of a configured name.
     """
 
     def __init__(self, config: Config, source: Source, params: Mapping[str, Range]) -> None:
@@ -164,11 +161,7 @@ class ModuleBuilder:
         return module
 
     def made_of(self, given: Mapping[str, Any]) -> Any:
-        """Call the user's class or function with constructor arguments.
-
-        Raises:
-            InputError: It raises.
-        """
+        """Call the user's class or function with constructor arguments."""
         try:
             return self._maker(**given)
         except InputError:

@@ -49,9 +49,6 @@ def check_sites(
 
     Args:
         look: Returns the sites of a model with given values.
-
-    Raises:
-        InputError: A program has other sites, or cannot be built.
     """
     ours = {key: given for key, given in searched.items() if key.startswith("model.")}
     known = {site.name for site in sites}

@@ -18,11 +18,7 @@ from dropsearch.tracking.mlflow.address import check_reachable, resolve
 
 
 def check_prerequisites(config: Config) -> None:
-    """Check the device, the output directory and, for tasks with a study, storage and tracking.
-
-    Raises:
-        InputError: One of them cannot be used.
-    """
+    """Check the device, the output directory and, for tasks with a study, storage and tracking."""
     use_devices(config)
     _check_device(config.trainer.accelerator)
     if config.cluster.name == "ray":
@@ -38,11 +34,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def use_devices(config: Config) -> None:
-    """Restrict CUDA to the GPUs of `engine.devices`, in this process and its children.
-
-    Raises:
-        InputError: The GPUs do not exist, or CUDA is already in use.
-    """
+    """Restrict CUDA to the GPUs of `engine.devices`, in this process and its children."""
     devices = config.engine.devices
     if devices == "auto":
         return
@@ -87,11 +79,7 @@ def too_long(path: str) -> str:
 
 
 def check_folder(folder: Path, key: str = "output_dir") -> None:
-    """Check that a folder can be created and written, without creating it.
-
-    Raises:
-        InputError: It cannot be created or written.
-    """
+    """Check that a folder can be created and written, without creating it."""
     if long := too_long(str(folder)):
         raise InputError(f'{key} must have parts of at most {LONGEST_PART} bytes, got "{long[:40]}…": shorten it')
     # A path below a file is invalid, although its nearest existing parent folder is writable.
@@ -125,11 +113,7 @@ def _check_tracking(config: Config) -> None:
 
 @contextmanager
 def reached(folder: Path) -> Iterator[None]:
-    """Convert disk errors to a one-line error.
-
-    Raises:
-        RunError: A file in the folder could not be read or written.
-    """
+    """Convert disk errors to a one-line error."""
     try:
         yield
     except OSError as error:

@@ -43,9 +43,6 @@ class RunBudget:
 
     Args:
         context: What the run consists of; where time is short, its evidence is turned off.
-
-    Raises:
-        InputError: The budget is too small; nothing is written then.
     """
 
     training: BudgetedTraining
@@ -98,9 +95,6 @@ def measured_costs(context: ExperimentContext, plan: Plan, engine: Engine, slow:
 
     Args:
         slow: By what the durations of reports, which are those of an idle machine, are multiplied.
-
-    Raises:
-        InputError: No trial ended an epoch.
     """
     with preparing("measuring the speed of search and confirmation"):
         paces, config = pilots(context, engine), context.config

@@ -114,9 +114,6 @@ def monitored_scores(
     """Return the monitored metric of a model on the test set, and its test accuracy, NaN if there is none.
 
     All test loaders are evaluated. If the monitored name has no loader suffix, the first loader counts.
-
-    Raises:
-        InputError: The module does not log the metric.
     """
     with seeded(0):  # same random numbers for all models
         return _monitored_scores(name, module, source, settings, by_group=by_group, **limits)
@@ -148,11 +145,7 @@ def by_loader(wanted: str, scores: Mapping[str, float]) -> str:
 
 
 def check_test(name: str, module: Any, source: Source, settings: TrainerSettings) -> None:
-    """Run an untrained module on the first test batch, so that errors occur before the search.
-
-    Raises:
-        InputError: The test step fails.
-    """
+    """Run an untrained module on the first test batch, so that errors occur before the search."""
     limits = {"limit_test_batches": 1, "limit_val_batches": 1}
     try:
         monitored_scores(name, module, source, settings, by_group=False, **limits)

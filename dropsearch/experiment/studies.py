@@ -101,11 +101,7 @@ def fingerprints(context: ExperimentContext) -> dict[str, Any]:
 
 
 def check_existing(context: ExperimentContext) -> None:
-    """Check that the studies of an earlier run, if there are any, can be continued.
-
-    Raises:
-        InputError: A study is from another configuration.
-    """
+    """Check that the studies of an earlier run, if there are any, can be continued."""
     storage, journal = context.config.study.storage, context.folder / "study.journal"
     if storage_exists(storage, journal):
         check_studies(open_storage(storage, journal), fingerprints(context), context.config.study.allow_code_changes)

@@ -24,11 +24,7 @@ from dropsearch.training.adapters.hyperparameters import accepted
 
 
 def imported(target: str, key: str) -> Any:
-    """Return the class or function with a dotted name, also from the working folder.
-
-    Raises:
-        InputError: It cannot be imported.
-    """
+    """Return the class or function with a dotted name, also from the working folder."""
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())  # missing in the console script, unlike `python -m`
     try:
@@ -66,9 +62,6 @@ def instantiated(
         given: Arguments of the configuration: nested groups are passed as `DictConfig`, or built if they have a
             `_target_`.
         as_they_are: Arguments that are passed unchanged.
-
-    Raises:
-        InputError: The class cannot be built.
     """
     try:
         make = instantiate(as_text({**given, "_target_": target, "_partial_": True}))
@@ -175,22 +168,14 @@ def takes_rates(target: Any) -> str:
 
 
 def check_arguments(group: str, chosen: Any, target: Any) -> None:
-    """Check the argument names of a group's class.
-
-    Raises:
-        InputError: A name is unknown.
-    """
+    """Check the argument names of a group's class."""
     names, open_ended = accepted(target)
     if not open_ended:
         check_names(group, given_names(chosen), names, chosen.name)
 
 
 def check_names(key: str, given: Iterable[str], names: set[str], owner: str) -> None:
-    """Check that names are arguments of a class or function.
-
-    Raises:
-        InputError: A name is unknown; the message suggests another one.
-    """
+    """Check that names are arguments of a class or function."""
     for name in given:
         if name not in names:
             raise InputError(

@@ -49,11 +49,7 @@ SHOWN_RATE = 0.1
 
 
 class TrialModules:
-    """The modules of the trials of a run, and what one inspection of them found.
-
-    Raises:
-        InputError: The module cannot be built or trained, or does not log the monitored metric.
-    """
+    """The modules of the trials of a run, and what one inspection of them found."""
 
     def __init__(self, config: Config, source: Source, settings: TrainerSettings, params: Mapping[str, Range]) -> None:
         self._config, self._source, self._settings = config, source, settings
@@ -145,11 +141,7 @@ class TrialModules:
         return all(repr(given.get(k, own.get(k))) == repr(others.get(k, own.get(k))) for k in {*given, *others})
 
     def sites(self, values: Mapping[str, Any]) -> tuple[Site, ...]:
-        """Return the sites of a module with given searched values.
-
-        Raises:
-            InputError: The module cannot be built or trained.
-        """
+        """Return the sites of a module with given searched values."""
         found = self.probe.sites
         if values != self.start:
             given = self._source.for_trainer(self._config.seed)
@@ -157,11 +149,7 @@ class TrialModules:
         return found if self.has_own_rates else tuple(dataclasses.replace(site, rate=0.0) for site in found)
 
     def specimen(self, values: Mapping[str, Any], seed: int = PROBED.seed) -> Any:
-        """Return a module for inspection, with all layers and given searched values.
-
-        Raises:
-            InputError: See `whole`.
-        """
+        """Return a module for inspection, with all layers and given searched values."""
         return self._with_layers(self._specimen(values, seed), seed)
 
     def _specimen(self, values: Mapping[str, Any], seed: int = PROBED.seed) -> Any:
@@ -175,11 +163,7 @@ class TrialModules:
             return weights_at_start(module, self._source.for_trainer(seed), self._settings)
 
     def whole(self, spec: TrialSpec) -> Any:
-        """Return the module of a trial after the hooks that build layers.
-
-        Raises:
-            InputError: See `make`; or a hook fails.
-        """
+        """Return the module of a trial after the hooks that build layers."""
         return self._with_layers(self.make(spec), spec.seed)
 
     def _with_layers(self, module: Any, seed: int) -> Any:
@@ -217,11 +201,7 @@ class TrialModules:
         return dataclasses.replace(found, loss_unit="nats") if self.scores_by_example else found
 
     def test_scores(self, module: Any) -> TestResult:
-        """Return the monitored metric of a model on the test set, and its test accuracy, NaN if there is none.
-
-        Raises:
-            InputError: The module does not log the monitored metric on the test set.
-        """
+        """Return the monitored metric of a model on the test set, and its test accuracy, NaN if there is none."""
         if self.scores_by_example:
             return accuracy_scores(module, self._source)
         enough = self._config.confirm.seeds >= FEWEST_PAIRS  # with fewer there are no intervals, so no groups either

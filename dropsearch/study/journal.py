@@ -55,11 +55,7 @@ class _KernelLock:
         return True
 
     def _check_same_file(self) -> None:
-        """Check that the journal is still the same file; a new one would lack all earlier entries.
-
-        Raises:
-            FileNotFoundError: The journal was deleted, renamed or replaced.
-        """
+        """Check that the journal is still the same file; a new one would lack all earlier entries."""
         found = self._journal.stat() if self._journal.exists() else None
         identity = (found.st_dev, found.st_ino) if found else None
         if self._identity is not None and identity != self._identity:

@@ -50,11 +50,7 @@ _STATEFUL = ("CmaEsSampler", "GridSampler", "NSGAIISampler", "NSGAIIISampler", "
 
 
 def check_objects(sampler: Any, pruner: Any, storage: Any) -> None:
-    """Check objects passed instead of names.
-
-    Raises:
-        InputError: An object has the wrong type, or is an unsupported sampler.
-    """
+    """Check objects passed instead of names."""
     for name, given, kind in (("sampler", sampler, BaseSampler), ("pruner", pruner, BasePruner)):
         if not isinstance(given, str | kind | None):
             raise InputError(

@@ -97,11 +97,7 @@ def storage_exists(url: str | BaseStorage | None, journal: Path) -> bool:
 
 
 def check_storage(url: str | BaseStorage | None, journal: Path) -> None:
-    """Check that a storage can be opened or created, without writing anything.
-
-    Raises:
-        InputError: It cannot be opened or created.
-    """
+    """Check that a storage can be opened or created, without writing anything."""
     if isinstance(url, BaseStorage):
         return
     file = _file_of(url, journal)

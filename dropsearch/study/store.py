@@ -44,9 +44,6 @@ class StudyStore:
         fingerprint: Names and plain values that must be equal to continue the study.
         crash_of: Returns how a dead process crashed, or an empty string if unknown.
         only_trains: Whether other processes track the results of this one.
-
-    Raises:
-        InputError: The storage has a study with this name from another configuration.
     """
 
     def __init__(

@@ -106,10 +106,6 @@ def load_studies(storage: Any, journal: Path, names: Iterable[str]) -> dict[str,
 
     Args:
         storage: An Optuna storage, its URL, or the path of a journal file; None for `journal`.
-
-    Raises:
-        InputError: The storage is missing, cannot be opened, or lacks a study.
-        RunError: The storage failed.
     """
     if not storage_exists(storage, journal):
         raise InputError(
@@ -125,12 +121,7 @@ def load_studies(storage: Any, journal: Path, names: Iterable[str]) -> dict[str,
 def check_studies(
     storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, Any]], allow_code_changes: bool = False
 ) -> None:
-    """Check that existing studies with these names can be continued, without writing anything.
-
-    Raises:
-        InputError: A study is from another configuration or another program.
-        RunError: The storage failed.
-    """
+    """Check that existing studies with these names can be continued, without writing anything."""
     for name, fingerprint in fingerprints.items():
         patiently(name, partial(_check_study, storage, name, plain(fingerprint), allow_code_changes))
 
@@ -153,9 +144,6 @@ def identity(storage: BaseStorage, name: str) -> str:
     """Return the globally unique id of the studies `name/...`.
 
     A path or URL is no id, since two machines may have the same one and a folder may be moved.
-
-    Raises:
-        RunError: The storage failed.
     """
     return patiently(name, lambda: _identity(storage, name))
 

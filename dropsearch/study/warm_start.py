@@ -118,9 +118,6 @@ def earlier_study(storage: BaseStorage, name: str | None, *, other_than: str | N
 
     Args:
         other_than: The name of a study in the same storage that is not meant.
-
-    Raises:
-        InputError: There is no such study, or there are several.
     """
     names = patiently("the earlier study", lambda: study_names(storage))
     known = sorted(set(names) - {other_than}) if name is None else [name] if name in names else []

@@ -17,9 +17,6 @@ class LoggerTracker(Tracker):
 
     A single logger is one run: each finished trial is a step with its best metrics, and its parameters under
     `dropsearch/`. A function makes one logger per trial, which receives curves and hyperparameters.
-
-    Raises:
-        InputError: `logger` is neither.
     """
 
     def __init__(self, logger: Any) -> None:

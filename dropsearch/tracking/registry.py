@@ -55,11 +55,7 @@ TRACKERS: Mapping[str, TrackerKind] = {
 
 
 def tracker_names(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the unique names of the trackers in `tracking`, without ``none``.
-
-    Raises:
-        InputError: A name is unknown.
-    """
+    """Return the unique names of the trackers in `tracking`, without ``none``."""
     names = [given] if isinstance(given, str) else list(given)
     for name in names:
         if name not in TRACKERS:
@@ -68,11 +64,7 @@ def tracker_names(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def check_extras(given: str | Sequence[str]) -> None:
-    """Check that the extras of the named trackers are installed.
-
-    Raises:
-        InputError: An extra is missing; the message names it.
-    """
+    """Check that the extras of the named trackers are installed."""
     for name in tracker_names(given):
         require(f"tracking={name}", TRACKERS[name].extra)
 
@@ -80,11 +72,7 @@ def check_extras(given: str | Sequence[str]) -> None:
 def make_tracker(
     given: str | Sequence[str], *, uri: str | None, output_dir: Path, more: Iterable[Tracker] = ()
 ) -> Tracker:
-    """Return the tracker named in `tracking`; several are combined in one.
-
-    Raises:
-        InputError: A name is unknown, or MLflow cannot write to the URI.
-    """
+    """Return the tracker named in `tracking`; several are combined in one."""
     made = [*(TRACKERS[name].make(uri, output_dir) for name in tracker_names(given)), *more]
     if not made:
         return Tracker()

@@ -50,11 +50,7 @@ class WandbTracker(Tracker):
         return {**self.location, **({"url": url} if url else {})}
 
     def connect(self, experiment: str) -> None:
-        """Determine the mode.
-
-        Raises:
-            InputError: WANDB_MODE is unknown.
-        """
+        """Determine the mode."""
         mode = os.environ.get("WANDB_MODE", "")
         if mode and mode not in MODES:
             raise InputError(f"WANDB_MODE must be one of {', '.join(MODES)}, got {mode!r}: correct or unset it")
@@ -63,11 +59,7 @@ class WandbTracker(Tracker):
         self._writer = BackgroundWriter(self._problems, service="W&B")
 
     def start(self, *, study: str, study_id: str, config: Mapping[str, Any], tags: Mapping[str, str], **_: Any) -> None:
-        """Open the run of the study.
-
-        Raises:
-            InputError: wandb cannot open a run.
-        """
+        """Open the run of the study."""
         self._study, self._study_id = study, study_id
         self._ended = EndedTrials(self._output_dir / "wandb" / "ended.tsv", study_id)
         try:

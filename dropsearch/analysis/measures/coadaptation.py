@@ -40,9 +40,6 @@ def measure(trained: TrainedModel) -> Measured:
     `correlation`, `participation`, `mean_activation` and `active_share`, each a mean over hidden layers. `knockout` is
     the accuracy with a share of the units of every hidden layer replaced by their means; `knockout_area` is the mean of
     that curve relative to the accuracy of the intact network.
-
-    Raises:
-        NotMeasuredError: There is no hidden layer (see `hidden_layers`).
     """
     examples = trained.held_out.sample(EXAMPLES, trained.settings.seed)
     layers, logits = hidden_layers(trained, examples.inputs)

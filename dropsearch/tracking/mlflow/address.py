@@ -113,11 +113,7 @@ def _sqlite(address: Address) -> Address:
 
 
 def check_reachable(address: Address) -> None:
-    """Check within a few seconds that `address` is reachable and usable; MLflow itself retries for minutes.
-
-    Raises:
-        InputError: The server does not answer, or the file is not writable or not a database of MLflow.
-    """
+    """Check within a few seconds that `address` is reachable and usable; MLflow itself retries for minutes."""
     if address.scheme == "sqlite":
         _check_sqlite(address)
     elif address.scheme in PORTS:

@@ -93,11 +93,7 @@ class MlflowTracker(Tracker):
         tags: Mapping[str, str],
         data: Mapping[str, Any],
     ) -> None:
-        """Open the parent run of this invocation and close runs that dead processes left open.
-
-        Raises:
-            InputError: MLflow rejects the request.
-        """
+        """Open the parent run of this invocation and close runs that dead processes left open."""
         self._is_started = True
         self._begin("the study", partial(self._open, study, study_id, tags))
         self._put("the configuration", "describe", config, data)

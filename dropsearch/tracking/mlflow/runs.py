@@ -31,11 +31,7 @@ _TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def open_experiment(client: MlflowClient, name: str, address: Address) -> str:
-    """Return the id of the experiment with this name; create it if necessary.
-
-    Raises:
-        InputError: The experiment was deleted.
-    """
+    """Return the id of the experiment with this name; create it if necessary."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:

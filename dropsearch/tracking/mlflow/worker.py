@@ -30,11 +30,7 @@ class MlflowWorker:
         return method(*given)
 
     def connect(self, experiment: str) -> str:
-        """Return the id of the experiment with this name; create it if necessary.
-
-        Raises:
-            InputError: The experiment was deleted.
-        """
+        """Return the id of the experiment with this name; create it if necessary."""
         self._session.enter_context(quiet())
         with settings(HASTE):
             make_database(self._address)
