@@ -117,6 +117,24 @@ def names_in(kind: type) -> frozenset[str]:
     return frozenset(name for function in _class_functions(kind) for name in _names(as_written(function).__code__))
 
 
+@cache
+def read_names(kinds: frozenset[type]) -> frozenset[str]:
+    """Return the names of all attributes that the code of classes reads outside of hooks, which begin with ``on_``."""
+    found: set[str] = set()
+    for kind in kinds:
+        functions = {each for each in _class_functions(kind) if not each.__name__.startswith("on_")}
+        plain = {each for each in reached_functions(kind) if isinstance(each, FunctionType) and _is_users(each)}
+        found |= {name for function in functions | plain for name in _loaded(as_written(function).__code__)}
+    return frozenset(found)
+
+
+def _loaded(code: CodeType) -> Iterator[str]:
+    yield from (each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_ATTR", "LOAD_METHOD"))
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _loaded(inner)
+
+
 def _names(code: CodeType) -> Iterator[str]:
     yield from code.co_names
     for inner in code.co_consts:

@@ -330,6 +330,59 @@ class Renormalized(LitNet):
         return super().forward(x)
 
 
+class Carrying(LitNet):
+    """Its steps use what earlier steps kept: a state, an average, a count, a weight in a dict, and more later."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.cell = nn.GRUCell(64, 12)
+        self.state: Tensor | None = None
+        self.average, self.steps = 0.0, 0
+        self.weights: dict[str, float] = {}
+
+    def on_train_epoch_start(self) -> None:
+        self.state = None
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x = batch[0].flatten(1)
+        if self.state is None or len(self.state) != len(x):
+            self.state = torch.zeros(len(x), 12, dtype=x.dtype)
+        hidden = self.cell(x, self.state)
+        self.state = hidden.detach()
+        loss = F.cross_entropy(self(x) + self.last(hidden), batch[1])
+        self.average = 0.9 * self.average + 0.1 * loss.item()
+        self.steps += 1
+        self.weights.update({"kl": min(1.0, self.steps / 5)})
+        if self.steps == 3:
+            self.late = loss.detach()
+        return loss * self.weights["kl"] / (1 + self.average) + (self.late if self.steps > 3 else 0)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]) * self.weights.get("kl", 0))
+
+
+class Scheduling(LitNet):
+    """Its hooks set what its steps use: a weight by epoch, a temperature by batch, and whether it has improved."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.temperature, self.best, self.has_improved = 1.0, float("inf"), True
+
+    def on_train_epoch_start(self) -> None:
+        self.weight = 0.3 * (self.current_epoch + 1)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.temperature *= 0.9
+
+    def on_validation_epoch_end(self) -> None:
+        value = float(self.trainer.callback_metrics["val_loss"])
+        self.has_improved, self.best = value < self.best, min(value, self.best)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self(batch[0]) / self.temperature, batch[1])
+        return self.weight * (loss if self.has_improved else 0.5 * loss)
+
+
 class InArrays(LitNet):
     """Computes a score with NumPy in its validation step."""
 
@@ -343,5 +396,5 @@ class InArrays(LitNet):
 EACH = (
     MetricLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, BranchingLater,
     PartlyEvaluating, GradientReversal, KeptAttention, Packed, Selecting, Queued,
-    Codebook, Penalized, Renormalized, InArrays,
+    Codebook, Penalized, Renormalized, InArrays, Carrying, Scheduling,
 )  # fmt: skip

@@ -23,7 +23,6 @@ REMEDIES = (
     (r"freezes or unfreezes", "the same parameters trained from the first epoch to the last"),
     (r"changes the mode", "modes that are set in the constructor"),
     (r"ends an epoch early", "trainer.max_epochs, or a pruner of the search"),
-    (r"in some steps only", "an attribute that each step sets"),
     (r"a step changes", "a list that a step only appends to, emptied in a hook"),
     (r"branches on the value|converts a tensor to a number", "torch.where, or a value that is only logged"),
     (r"shape depends on values", "torch.where, or a weight of 0 or 1 for each element"),

@@ -190,8 +190,8 @@ class EffectRecorder:
     def _note_attributes(self, watch: AttributeWatch) -> None:
         for (path, name), value in watch.changed().items():
             shown = f"self.{f'{path}.{name}'.lstrip('.')}"
-            if (path, name) not in self._traits.attributes:
-                raise UnsupportedError(f"a step changes {shown} in some steps only{self._place(path, name)}")
+            self._traits.attributes.add((path, name))
+            self._traits.carried.add((path, name))
             grown = watch.grown((path, name), value)
             if grown is None:
                 self._add("attribute", path, name, (value,), {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from dropsearch.core.batches import BatchForm, examples_of
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import generator_states, seeded
 from dropsearch.core.user_errors import place_of_change, place_of_method
-from dropsearch.training.logged_steps import call_step, on_device_of, set_to_train
+from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import DataSource
 from dropsearch.training.vectorized.effects import EffectRecorder, value_of
 from dropsearch.training.vectorized.reads import NotedReads, RowReads, metric_functions
@@ -41,7 +41,10 @@ def observed_traits(
         if "setup" in traits.hooks:
             module.setup("fit")
     with _collected(errors):
-        traits.has_plateau = any(schedule.monitor is not None for schedule in configure_optimizer(module)[1])
+        optimizer, schedules = configure_optimizer(module)
+        traits.has_plateau = any(schedule.monitor is not None for schedule in schedules)
+        trainer.now(optimizers=[optimizer])
+    begin(module, traits)
     stepping = module.trainer = StepTrainer(trainer)
     with seeded(0):
         for step, given in (("training_step", batch), ("validation_step", val_batch)):
@@ -52,6 +55,15 @@ def observed_traits(
                 _observe(module, step, given, traits)
     traits.uses_clock = stepping.has_read_clock
     return traits
+
+
+def begin(module: Any, traits: StepTraits) -> None:
+    """Run the hooks before the first step on a module that is not trained, for the attributes that they set."""
+    with seeded(0), captured_logs(module):
+        for hook in ("on_fit_start", "on_train_start", "on_train_epoch_start"):
+            if hook in traits.hooks:
+                with suppress(Exception):  # a hook may need what only a trial has
+                    getattr(module, hook)()
 
 
 @contextmanager

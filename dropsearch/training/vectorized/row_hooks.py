@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from dropsearch.core.global_state import generator_states, reseeding_ignored
 from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_logs import RowLog
-from dropsearch.training.vectorized.step_traits import BATCH_HOOKS
+from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, AttributeWatch, StepTraits
 from dropsearch.training.vectorized.trainer_arguments import RowCallbacks
 from dropsearch.training.vectorized.trial_row import TrialRow
 
@@ -23,8 +23,9 @@ from dropsearch.training.vectorized.trial_row import TrialRow
 class RowHooks:
     """Runs hooks of rows."""
 
-    def __init__(self, names: Collection[str], callbacks: RowCallbacks) -> None:
-        self.names, self.callbacks = names, callbacks
+    def __init__(self, traits: StepTraits, callbacks: RowCallbacks) -> None:
+        self.names, self.callbacks = traits.hooks, callbacks
+        self._carried = traits.carried
 
     def overrides(self, name: str) -> bool:
         """Return whether the module overrides a hook."""
@@ -47,10 +48,11 @@ class RowHooks:
         states, trained = generator_states(), [p.requires_grad for p in module.parameters()]
         modes = [part.training for part in module.modules()]
         grad = torch.enable_grad() if log is trial_row.log else torch.no_grad()
-        returned = None
+        returned, watch = None, AttributeWatch(module)
         # The numbers of steps and loaders do not come from the generators that a hook may seed.
         with logging_to(module, log.log, log.log_dict), grad, reseeding_ignored(), trial_row.raising_alone():
             returned = call_hook(getattr(module, hook), args)
+        self._carried |= set(watch.changed())
         place = partial(place_of_method, module, hook)
         if generator_states() != states:
             raise UnsupportedError(f"{hook} draws random numbers{place()}")

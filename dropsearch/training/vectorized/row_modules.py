@@ -35,7 +35,7 @@ class RowModules:
         callbacks: RowCallbacks,
     ) -> None:
         self._runner, self._make_trainer = runner, make_trainer
-        self._hooks = RowHooks(traits.hooks, callbacks)
+        self._hooks = RowHooks(traits, callbacks)
         self.validation = RowValidation(self._hooks, runner, make_trainer, noise)
         """Validates all rows."""
         self._results: dict[int, Any] = {}

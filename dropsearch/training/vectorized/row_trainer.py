@@ -43,6 +43,7 @@ class RowTrainer:
             model=module,
             lightning_module=module,
             _metrics={},
+            _log=None,
         )
         self.now(current_epoch=0, global_step=0, optimizers=[], training=True, validating=False)
 
@@ -55,7 +56,7 @@ class RowTrainer:
     @property
     def callback_metrics(self) -> dict[str, Tensor]:
         """Logged metrics by name."""
-        found: dict[str, float] = vars(self)["_metrics"]
+        found: dict[str, float] = vars(self)["_metrics"] | (self._log.values() if self._log is not None else {})
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
 
     logged_metrics = callback_metrics

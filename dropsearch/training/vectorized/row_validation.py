@@ -89,6 +89,8 @@ class RowValidation:
         of: str,
     ) -> dict[int, RowLog]:
         logs = {row: RowLog(training=False) for row in modules}
+        for row, trial_row in modules.items():
+            view_of(trial_row).now(_log=logs[row])
         for hook in ("on_validation_start", "on_validation_epoch_start"):
             for row, trial_row in modules.items():
                 self._hooks.run(trial_row, hook, log=logs[row])
@@ -103,6 +105,7 @@ class RowValidation:
             ) -> None:
                 own = stack.part(group)
                 noise = self._noise.of([trial_rows[row] for row in group], of, stack, rows.flat)
+                self._runner.modules = [modules.get(row, trial_rows[row]).module for row in group]
                 self._runner.evaluate(part, own.examples, noise, form=own.form)
                 for row, effects in self._runner.effects_of(group):
                     if row in modules:
@@ -139,7 +142,7 @@ class RowValidation:
             for mode in modes:
                 mode.put_back()
             for trial_row in trial_rows:
-                view_of(trial_row).now(training=True, validating=False)
+                view_of(trial_row).now(training=True, validating=False, _log=None)
 
     def _twin(self, trial_row: TrialRow) -> TrialRow:
         """Return a row whose module shares the weights, with separate metric objects and containers."""

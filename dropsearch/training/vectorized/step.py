@@ -140,6 +140,8 @@ class HostStep(VectorizedStep):
                 index = torch.tensor(group, device=self.rows.flat.device)
                 rates = {site: (v[index], t[index], s[index]) for site, (v, t, s) in self._rates.items()}
                 bits = {site: each.clone() for site, each in bits.items()}  # other rows use the same memory
+            if self.row_modules is not None:
+                self.runner.modules = [trial_rows[row].module for row in group]
             found, logged = self.runner.train(part, own.examples, rates, bits, own.form)
             if self.row_modules is not None:
                 self.row_modules.trained(trial_rows, group, own.size)

@@ -51,6 +51,8 @@ class StepTraits:
     """Paths of the outermost metric objects."""
     attributes: set[Attribute] = field(default_factory=set)
     """Attributes that a step overwrites or fills."""
+    carried: set[Attribute] = field(default_factory=set)
+    """Attributes that a step or a hook has changed, which later steps may read."""
     hooks: tuple[str, ...] = ()
     """Overridden hooks of `EPOCH_HOOKS` and `BATCH_HOOKS`."""
     uses_clock: bool = False

@@ -19,6 +19,7 @@ from dropsearch.training.vectorized.evaluation_sets import ReadSet
 from dropsearch.training.vectorized.first_steps import FirstSteps
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
 from dropsearch.training.vectorized.held_once import equal_in_all, use_frozen
+from dropsearch.training.vectorized.observation import begin
 from dropsearch.training.vectorized.row_batches import LockstepBatches, MemoryBatches, RowBatches
 from dropsearch.training.vectorized.row_evaluation import LOADERS, RowEvaluation
 from dropsearch.training.vectorized.row_modules import RowModules
@@ -102,8 +103,10 @@ class TrialStack:
         traits = self.source.traits(first.spec, dtype)
         skeleton = self.source.module(first.spec).to(device)
         if not traits.is_plain:
-            skeleton.trainer = StepTrainer(self.source.row_trainer(skeleton))  # type: ignore[assignment]
+            skeleton.trainer = self.source.row_trainer(skeleton)  # type: ignore[assignment]
             skeleton.setup("fit")
+            begin(skeleton, traits)
+            skeleton.trainer = StepTrainer(skeleton.trainer)  # type: ignore[assignment,arg-type]
         skeleton = in_precision(skeleton, dtype)
         self.runner = VmapRunner(skeleton, self.settings.precision, self.settings.convolutions, traits)
         noise = EvaluationNoise(

@@ -18,6 +18,7 @@ from dropsearch.core.global_state import changed
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, mask_shapes
 from dropsearch.training.logged_steps import Modes, call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import Convolutions
+from dropsearch.training.vectorized.carried import CarriedAttributes
 from dropsearch.training.vectorized.effects import Effect, EffectRecorder, Log, apply, tensors_by_row, value_of
 from dropsearch.training.vectorized.reads import RowReads, RowsDifferError, by_row
 from dropsearch.training.vectorized.row_trainer import StepTrainer
@@ -85,6 +86,8 @@ class VmapRunner:
         """The tensors of these effects, `[rows, ...]` each."""
         self.log_options: dict[str, dict[str, Any]] = {}
         """Log options of the last training step by name, if steps only compute a loss and log means."""
+        self.modules: Sequence[LightningModule] = ()
+        """The modules of the rows of the next step, if their steps have effects."""
         self.batch_idx = 0
         """Number of the next step's batch."""
         self._precision = _PRECISIONS.get(precision, nullcontext)
@@ -92,6 +95,7 @@ class VmapRunner:
         self._modes = Modes(set_to_train(skeleton))
         self._training = True
         self._call = StepCall(skeleton)
+        self._carried = CarriedAttributes(skeleton, self.traits.attributes)
         self.control = RowDropoutControl(skeleton)
 
     @contextmanager
@@ -130,16 +134,17 @@ class VmapRunner:
             Losses `[rows]`, and logged values by name, `[rows]` each.
         """
 
-        def run_row(parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any) -> Any:
+        def run_row(parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any, carried: Any) -> Any:
             self.control.load(rates, bits)
             given = examples if form is None else form.build(examples)
-            result, *found = self._run("training_step", parameters, {**rows.shared, **buffers}, given)
+            with self._carried.shown(carried):
+                result, *found = self._run("training_step", parameters, {**rows.shared, **buffers}, given)
             loss = result["loss"] if isinstance(result, Mapping) else result
             return loss, *found
 
         self.set_mode(training=True)
         losses, logged, self._effect_tensors = vmap(run_row)(
-            rows.parameters, rows.buffers, tuple(examples), rates, dict(bits)
+            rows.parameters, rows.buffers, tuple(examples), rates, dict(bits), self._carried_tensors()
         )
         return losses, logged
 
@@ -163,16 +168,22 @@ class VmapRunner:
             Logged values by name, `[rows]` each.
         """
 
-        def run_row(parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any) -> Any:
+        def run_row(parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any, carried: Any) -> Any:
             self.control.load(rates, bits)
             given = batch if form is None else form.build(examples)
-            return self._run("validation_step", parameters, {**rows.shared, **buffers}, given)[1:]
+            with self._carried.shown(carried):
+                return self._run("validation_step", parameters, {**rows.shared, **buffers}, given)[1:]
 
         self.set_mode(training=False)
         parameters = {name: parameter.detach() for name, parameter in rows.parameters.items()}
         examples, (rates, bits) = () if form is None else tuple(batch), noise
-        logged, self._effect_tensors = vmap(run_row)(parameters, rows.buffers, examples, rates, dict(bits))
+        logged, self._effect_tensors = vmap(run_row)(
+            parameters, rows.buffers, examples, rates, dict(bits), self._carried_tensors()
+        )
         return logged
+
+    def _carried_tensors(self) -> dict[str, Tensor]:
+        return self._carried.of(self.modules, self.traits.carried) if self.modules and self.traits.carried else {}
 
     def effects_of(self, rows: Sequence[int]) -> Iterator[tuple[int, Callable[[Any, Log], Any]]]:
         """Yield each of the rows of the last step with a function that applies its effects to the row's module.

@@ -1,0 +1,111 @@
+"""Attributes that a step or a hook sets and that later steps read: each row's own, loaded for a step of all rows."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dropsearch.core.batches import combined, replaced
+from dropsearch.dropout.places import read_names
+from dropsearch.training.vectorized.reads import RowsDifferError
+from dropsearch.training.vectorized.step_traits import Attribute
+
+_ABSENT = object()
+_OUTPUTS = (list, set, collections.deque)
+"""Containers to which steps append what a hook reads."""
+
+
+class _Slot:
+    """Placeholder for a number or tensor that differs between rows."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self.values = values
+
+
+class CarriedAttributes:
+    """Loads attributes of the rows' modules into the module that runs their steps.
+
+    Args:
+        skeleton: The module that runs the steps.
+        appended: Attributes that steps change; of these, lists of outputs are not loaded.
+    """
+
+    def __init__(self, skeleton: nn.Module, appended: Collection[Attribute]) -> None:
+        self._skeleton, self._appended = skeleton, appended
+        self._read = read_names(frozenset(type(part) for part in skeleton.modules()))
+        self._values: dict[Attribute, Any] = {}
+
+    def of(self, modules: Sequence[nn.Module], names: Collection[Attribute]) -> dict[str, Tensor]:
+        """Return the tensors of the attributes `names` of some rows, `[rows, ...]` each.
+
+        Raises:
+            RowsDifferError: Values that are no numbers differ between the rows.
+        """
+        tensors: dict[str, Tensor] = {}
+        self._values = {}
+        for path, name in names:
+            if name not in self._read:
+                continue
+            values = [vars(module.get_submodule(path)).get(name, _ABSENT) for module in modules]
+            if (path, name) in self._appended and isinstance(values[0], _OUTPUTS):
+                continue
+            for slot in _slots(self._values.setdefault((path, name), _combined(values))):
+                tensors[str(id(slot))] = torch.stack([torch.as_tensor(each) for each in slot.values])
+        return tensors
+
+    @contextmanager
+    def shown(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+        """Give the skeleton the attributes of the rows; `tensors` are those of `of`, inside of `vmap`."""
+        parts = {path: vars(self._skeleton.get_submodule(path)) for path, _ in self._values}
+        before = {(path, name): parts[path].get(name, _ABSENT) for path, name in self._values}
+        filled = lambda value: tensors[str(id(value))] if isinstance(value, _Slot) else value  # noqa: E731
+        try:
+            for (path, name), value in self._values.items():
+                _set(parts[path], name, replaced(value, filled))
+            yield
+        finally:
+            for (path, name), value in before.items():
+                _set(parts[path], name, value)
+
+
+def _set(attributes: dict[str, Any], name: str, value: Any) -> None:
+    if value is _ABSENT:
+        attributes.pop(name, None)
+    else:
+        attributes[name] = value
+
+
+def _combined(values: Sequence[Any]) -> Any:
+    """Return a value of all rows, with slots where numbers or tensors differ."""
+    _require_equal([type(value).__name__ for value in values])
+    try:
+        return combined(values, _slot)
+    except ValueError as error:  # containers of different lengths
+        raise RowsDifferError([repr(value) for value in values]) from error
+
+
+def _slot(leaf: list[Any]) -> Any:
+    _require_equal([(type(each).__name__, tuple(each.shape) if isinstance(each, Tensor) else ()) for each in leaf])
+    if isinstance(leaf[0], Tensor):
+        return _Slot(leaf)
+    if isinstance(leaf[0], bool | int | str):
+        _require_equal(leaf)
+    if isinstance(leaf[0], float) and any(each != leaf[0] for each in leaf):
+        return _Slot(leaf)
+    return leaf[0]
+
+
+def _require_equal(values: list[Any]) -> None:
+    if any(value != values[0] for value in values):
+        raise RowsDifferError(values)
+
+
+def _slots(value: Any) -> Iterator[_Slot]:
+    found: list[_Slot] = []
+    replaced(value, lambda part: found.append(part) or part if isinstance(part, _Slot) else part)
+    return iter(found)
