@@ -20,7 +20,7 @@ _OUTPUTS = (list, set, collections.deque)
 """Containers to which steps append what a hook reads."""
 
 
-class _Slot:
+class _Differing:
     """Placeholder for a number or tensor that differs between rows."""
 
     def __init__(self, values: Sequence[Any]) -> None:
@@ -54,8 +54,8 @@ class CarriedAttributes:
             values = [vars(module.get_submodule(path)).get(name, _ABSENT) for module in modules]
             if (path, name) in self._appended and isinstance(values[0], _OUTPUTS):
                 continue
-            for slot in _slots(self._values.setdefault((path, name), _combined(values))):
-                tensors[str(id(slot))] = torch.stack([torch.as_tensor(each) for each in slot.values])
+            for part in _differing_in(self._values.setdefault((path, name), _combined(values))):
+                tensors[str(id(part))] = torch.stack([torch.as_tensor(each) for each in part.values])
         return tensors
 
     @contextmanager
@@ -63,7 +63,7 @@ class CarriedAttributes:
         """Give the skeleton the attributes of the rows; `tensors` are those of `of`, inside of `vmap`."""
         parts = {path: vars(self._skeleton.get_submodule(path)) for path, _ in self._values}
         before = {(path, name): parts[path].get(name, _ABSENT) for path, name in self._values}
-        filled = lambda value: tensors[str(id(value))] if isinstance(value, _Slot) else value  # noqa: E731
+        filled = lambda value: tensors[str(id(value))] if isinstance(value, _Differing) else value  # noqa: E731
         try:
             for (path, name), value in self._values.items():
                 _set(parts[path], name, replaced(value, filled))
@@ -81,22 +81,22 @@ def _set(attributes: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _combined(values: Sequence[Any]) -> Any:
-    """Return a value of all rows, with slots where numbers or tensors differ."""
+    """Return a value of all rows, with placeholders where numbers or tensors differ."""
     _require_equal([type(value).__name__ for value in values])
     try:
-        return combined(values, _slot)
+        return combined(values, _of_rows)
     except ValueError as error:  # containers of different lengths
         raise RowsDifferError([repr(value) for value in values]) from error
 
 
-def _slot(leaf: list[Any]) -> Any:
+def _of_rows(leaf: list[Any]) -> Any:
     _require_equal([(type(each).__name__, tuple(each.shape) if isinstance(each, Tensor) else ()) for each in leaf])
     if isinstance(leaf[0], Tensor):
-        return _Slot(leaf)
+        return _Differing(leaf)
     if isinstance(leaf[0], bool | int | str):
         _require_equal(leaf)
     if isinstance(leaf[0], float) and any(each != leaf[0] for each in leaf):
-        return _Slot(leaf)
+        return _Differing(leaf)
     return leaf[0]
 
 
@@ -105,7 +105,7 @@ def _require_equal(values: list[Any]) -> None:
         raise RowsDifferError(values)
 
 
-def _slots(value: Any) -> Iterator[_Slot]:
-    found: list[_Slot] = []
-    replaced(value, lambda part: found.append(part) or part if isinstance(part, _Slot) else part)
+def _differing_in(value: Any) -> Iterator[_Differing]:
+    found: list[_Differing] = []
+    replaced(value, lambda part: found.append(part) or part if isinstance(part, _Differing) else part)
     return iter(found)
