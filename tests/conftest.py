@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from dropsearch._compat.lightning_entry_points import entry_points_once
+from dropsearch._compat.lightning import entry_points_once
 from tests.experiment.forked_runs import RunForker
 from tests.hydra_within import fit_in
 

@@ -12,7 +12,6 @@ from sqlalchemy.engine import URL, make_url  # comes with optuna and mlflow
 from sqlalchemy.exc import ArgumentError
 
 PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433}
-"""Default ports."""
 DRIVERS = {"psycopg": '"dropsearch[postgres]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Argument of `pip install` for drivers whose package and module names differ."""
 _QUOTED = frozenset("%?#")

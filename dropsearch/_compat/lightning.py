@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import Any
 
 PREFIXES = ("lightning.", "pytorch_lightning.")
-"""Prefixes of the modules that define Lightning's own classes."""
 
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
 
@@ -134,3 +134,18 @@ def _set_levels(levels: Mapping[logging.Logger, int]) -> None:
         logger.level = levels[logger]
     for logger in changing[:1]:
         logger.setLevel(levels[logger])
+
+
+_read = functools.cache(metadata.entry_points)
+
+
+@contextmanager
+def entry_points_once(package: str) -> Iterator[None]:
+    """Let Trainers that are created within the context take the entry points that were read for the first of them."""
+    fabric = "lightning.fabric" if package.startswith("lightning.") else "lightning_fabric"
+    names = vars(import_module(f"{fabric}.utilities.registry"))
+    before, names["entry_points"] = names["entry_points"], _read
+    try:
+        yield
+    finally:
+        names["entry_points"] = before

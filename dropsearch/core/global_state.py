@@ -41,10 +41,22 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def generators_kept() -> Callable[[], None]:
+    """Return a function that puts back the present states of the generators of Python, NumPy and torch's CPU."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+
+    def put_back() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.default_generator.set_state(cpu)
+
+    return put_back
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators of Python, NumPy and torch; restore their states when the context exits."""
-    python, numpy = random.getstate(), np.random.get_state()
+    put_back = generators_kept()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         random.seed(seed)
@@ -56,8 +68,7 @@ def seeded(seed: int) -> Iterator[None]:
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+            put_back()
 
 
 def torch_states() -> tuple[bytes, ...]:

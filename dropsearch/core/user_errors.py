@@ -42,7 +42,6 @@ _MEANINGS = (
         "the loader's workers use the GPU: return CPU tensors, which the Trainer moves",
     ),
 )
-"""Patterns of torch's error messages, and their meaning."""
 
 
 def described(error: BaseException) -> str:

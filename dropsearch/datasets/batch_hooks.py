@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -61,13 +60,3 @@ class _NoTrainer:
 
     def __bool__(self) -> bool:
         raise UnsupportedError("a hook of the data module asks for its Trainer")
-
-
-class Prepared:
-    """Batches of a loader after the hooks."""
-
-    def __init__(self, loader: Any, hooks: BatchHooks) -> None:
-        self._loader, self._hooks = loader, hooks
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(self._hooks, iter(self._loader))

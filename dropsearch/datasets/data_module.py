@@ -23,9 +23,7 @@ from dropsearch.datasets.standardization import scale_of
 __all__ = ["DATA_SETS", "DataSet", "TensorDataModule"]
 
 _HELD = ("_examples", "_test")
-"""Attributes that hold tensors."""
 COUNT = Constraint("int", at_least=1, at_most=1_000_000_000)
-"""A number of examples, of a batch or a set."""
 
 
 class TensorDataModule(LightningDataModule):

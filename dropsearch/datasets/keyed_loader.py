@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import collections
 import copy
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -19,28 +19,16 @@ from dropsearch.datasets.batch_reader import BatchReader, Stream
 from dropsearch.datasets.keyed_random import BatchKey, GeneratorsKept, generators_in, reseed
 
 
-class Epochs:
-    """Counts the epochs of loaders by purpose."""
-
-    def __init__(self) -> None:
-        self._begun: collections.Counter[str] = collections.Counter()
-
-    def begin(self, purpose: str) -> int:
-        """Begin an epoch and return its number, counted from 0."""
-        self._begun[purpose] += 1
-        return self._begun[purpose] - 1
-
-
-def keyed(loader: Any, seed: int, purpose: str, epochs: Epochs | None = None) -> Any:
+def keyed(loader: Any, seed: int, purpose: str, epochs: Counter[str] | None = None) -> Any:
     """Return a copy of one or several loaders, in any container, that seeds all generators for each batch.
 
     Other users of random numbers then do not change its batches, and generators in this process are restored after each
     batch. The batches of an indexed data set do not depend on the number of worker processes either, if an example
     depends only on its index and on generators that `generators_in` finds when a process reads its first batch. The
     copy keeps the class, the data set and the options of the loader. `purpose` says what the batches are for, such as
-    ``train``; loaders that share `epochs` count their epochs together.
+    ``train``; loaders that share the numbers of epochs begun, by purpose, count them together.
     """
-    epochs = epochs or Epochs()
+    epochs = Counter() if epochs is None else epochs
     if isinstance(loader, CombinedLoader):
         return CombinedLoader(keyed(loader.iterables, seed, purpose, epochs), mode_of(loader))
     if isinstance(loader, Mapping):
@@ -72,16 +60,14 @@ class Keying:
     It has no reference to the loader, so that worker processes end as soon as the loader is released.
     """
 
-    def __init__(self, loader: Any, seed: int, purpose: str, epochs: Epochs) -> None:
+    def __init__(self, loader: Any, seed: int, purpose: str, epochs: Counter[str]) -> None:
         self.seed, self.purpose, self._epochs = seed, purpose, epochs
         self.is_indexed = is_indexed(loader)
         """Whether the loader reads an indexed data set like torch's DataLoader, so that any process can read it."""
         self._own_iter = getattr(type(loader), "__iter__", _by_index)
         self._reader: BatchReader | None = None
         self.most: int | None = None
-        """Maximum number of batches of an epoch; None for all."""
         self.prepare: Callable[[Any], Any] = _unchanged
-        """Changes each batch that is read."""
 
     def note_iterators(self, opened: list[Any]) -> None:
         """Append each iterator of a loader that is not indexed to `opened` from now on."""
@@ -95,7 +81,8 @@ class Keying:
 
     def _begin(self, loader: Any) -> int:
         """Begin an epoch and call `set_epoch` of the samplers, as a Trainer does; return its number."""
-        epoch, batch_sampler = self._epochs.begin(self.purpose), getattr(loader, "batch_sampler", None)
+        epoch, batch_sampler = self._epochs[self.purpose], getattr(loader, "batch_sampler", None)
+        self._epochs[self.purpose] += 1
         samplers = [getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
         for sampler in {id(each): each for each in samplers}.values():
             if callable(set_epoch := getattr(sampler, "set_epoch", None)):

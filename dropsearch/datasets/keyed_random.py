@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dropsearch.core.global_state import generators_kept
 from dropsearch.core.seeds import derived_seed
 
 DEEPEST, MOST = 6, 2000
@@ -27,9 +28,7 @@ class BatchKey(NamedTuple):
     """Identifies a batch of a trial and determines its random numbers."""
 
     seed: int
-    """The trial's seed."""
     purpose: str
-    """The purpose of the batches, such as ``train``."""
     epoch: int
     batch: int
 
@@ -67,8 +66,7 @@ class GeneratorsKept:
     """
 
     def __enter__(self) -> None:
-        self._states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-        self._put_back: dict[int, Callable[[], None]] = {}
+        self._put_back: dict[int, Callable[[], None]] = {0: generators_kept()}
         self._token = _KEPT.set(self)
 
     def keep(self, generator: Any) -> None:
@@ -80,10 +78,6 @@ class GeneratorsKept:
         _KEPT.reset(self._token)
         for put_back in self._put_back.values():
             put_back()
-        python, numpy, state = self._states
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.default_generator.set_state(state)
 
 
 _KEPT: ContextVar[GeneratorsKept | None] = ContextVar("kept", default=None)

@@ -31,9 +31,7 @@ class RawData:
     labels: NDArray[np.int64]
     """``[examples]``, from 0."""
     digest: str
-    """sha256 of the data."""
     source: str
-    """Path or description of the source."""
     published_test: int = 0
     """Size of the published test split, at the end of the examples; 0 if there is none."""
     lengths: NDArray[np.int64] | None = None

@@ -23,7 +23,6 @@ from dropsearch.core.batches import examples_of
 MOST = 200_000
 """Largest training set whose examples are compared with others."""
 BATCHES = 64
-"""Number of batches whose examples are compared."""
 
 
 def share_of_equal_examples(known: Sequence[Tensor], batches: Iterable[Any]) -> float:

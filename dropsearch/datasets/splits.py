@@ -20,9 +20,7 @@ from dropsearch.datasets.loaders import TensorLoader
 Indices = NDArray[np.int64]
 
 TEST_SHARE = Fraction(1, 5)
-"""Share of the test set if no test split was published."""
 EVAL_BATCH = 2048
-"""Batch size in evaluation."""
 
 
 Purpose = Literal["test", "val", "train", "train_part"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -12,10 +13,9 @@ from torch.utils.data import DataLoader
 from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import place_of_class, place_of_method
-from dropsearch.datasets.batch_hooks import BatchHooks, Prepared
+from dropsearch.datasets.batch_hooks import BatchHooks
 from dropsearch.datasets.given_loaders import GivenLoaders, prepared
 from dropsearch.datasets.keyed_loader import (
-    Epochs,
     can_be_keyed,
     is_indexed,
     is_random,
@@ -25,6 +25,7 @@ from dropsearch.datasets.keyed_loader import (
 )
 from dropsearch.datasets.shared_examples import share_of_equal_examples
 from dropsearch.datasets.user_loaders import (
+    Batches,
     Part,
     each_loader,
     examples,
@@ -66,7 +67,6 @@ class UserData:
             self.rows, self.why_lockstep = rows_of(self._train)
             """The training set in memory, or None, and the reason why each row reads its own loader."""
             self.hooks = BatchHooks(module, is_double=is_double)
-            """The batch transfer hooks of the data module."""
             self._unrepeatable = [
                 each for each in each_loader(self._train) if can_be_keyed(each) and not is_repeatable(each)
             ]
@@ -172,12 +172,12 @@ class UserData:
         """Return the same data for all trials."""
         return self
 
-    def train_loader(self, seed: int, epochs: Epochs | None = None) -> Any:
+    def train_loader(self, seed: int, epochs: Counter[str] | None = None) -> Any:
         """Return the user's training batches, in an order that is a function of `seed` and epoch."""
         is_kept = self.rows is not None or is_indexed(self._train)
-        return self._ordered(self._train if is_kept else self._parts.call("train_dataloader"), seed, epochs or Epochs())
+        return self._ordered(self._train if is_kept else self._parts.call("train_dataloader"), seed, epochs)
 
-    def _ordered(self, loader: Any, seed: int, epochs: Epochs) -> Any:
+    def _ordered(self, loader: Any, seed: int, epochs: Counter[str] | None) -> Any:
         """Return a loader of training batches in the order of a trial."""
         if self.rows is not None:
             return reordered(loader, seed, whole_batches=True)
@@ -193,13 +193,13 @@ class UserData:
         if not self.hooks.names:
             return loader
         if (keying := keying_of(loader)) is None:
-            return Prepared(loader, self.hooks)
+            return Batches(lambda: map(self.hooks, loader))
         keying.prepare = self.hooks
         return loader
 
     def for_trainer(self, seed: int) -> dict[str, Any]:
         """Return the data arguments of `Trainer.fit`."""
-        epochs = Epochs()
+        epochs = Counter[str]()
         train, val = self.train_loader(seed, epochs), self.val_loader(seed)
         if isinstance(self.module, GivenLoaders):
             return {"train_dataloaders": train, "val_dataloaders": val}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -29,13 +29,22 @@ def each_loader(given: Any) -> list[Any]:
     return [] if given is None else [given]
 
 
+class Batches:
+    """Batches that a function reads anew in each iteration."""
+
+    def __init__(self, read: Callable[[], Iterator[Any]]) -> None:
+        self._read = read
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._read()
+
+
 class Combined:
     """Several loaders combined as by Lightning."""
 
     def __init__(self, loaders: Any) -> None:
         self._loader = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders, "max_size_cycle")
         self.most: int | None = None
-        """Maximum number of batches of an epoch; None for all."""
 
     def __iter__(self) -> Any:
         return itertools.islice((batch for batch, _, _ in self._loader), self.most)

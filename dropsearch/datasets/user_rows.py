@@ -24,7 +24,6 @@ class _RowData:
         self._data, self.device = data, device
         self.validates_by_row, self.part_every = data.validates_by_row, data.part_every
         self.datamodule = None if isinstance(data.module, GivenLoaders) else data.module
-        """The user's data module; None for given loaders."""
         self._after_hooks: Callable[[Any], Any] = data.after_hooks
 
     @property

@@ -16,7 +16,6 @@ class _Own:
     op: OwnCode | None
     layer_before: str
     is_part: bool
-    """Whether the module does more than dropout."""
     rate: float = 0.0
     draws: int = 0
     """Random numbers per example, over all calls."""

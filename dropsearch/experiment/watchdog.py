@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dropsearch.core.processor_use import ProcessorUse
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.experiment.standstill import QUIET, STALL, looking
-from dropsearch.training.forwarding_feed import ForwardingFeed
+from dropsearch.training.feeds import ForwardingFeed
 from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.protocols import Feed
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.report import Progress
 from dropsearch.tracking import Tracker
-from dropsearch.training.forwarding_feed import ForwardingFeed
+from dropsearch.training.feeds import ForwardingFeed
 from dropsearch.training.protocols import Feed
 
 

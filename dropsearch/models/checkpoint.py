@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from dropsearch.core.errors import InputError
 from dropsearch.models.classifier import Classifier
@@ -15,7 +14,7 @@ from dropsearch.models.classifier import Classifier
 _PARTS = ("state_dict", "hyper_parameters", "pytorch-lightning_version")
 
 
-def load_classifier(path: str | Path, net: nn.Module | None = None) -> Classifier:
+def load_classifier(path: str | Path) -> Classifier:
     """Load a classifier from a checkpoint, on the CPU and in eval mode.
 
     The file is read with ``weights_only=True``, so no code in it is executed.
@@ -28,13 +27,13 @@ def load_classifier(path: str | Path, net: nn.Module | None = None) -> Classifie
         InputError: The file is missing, is not a checkpoint, or is the checkpoint of another model.
     """
     hparams = _read_hyperparameters(path)
-    if net is None and "net" not in hparams:
+    if "net" not in hparams:
         raise InputError(
-            f"{path} must contain a network of dropsearch.models; pass another one as load_classifier(path, net=...)"
+            f"{path} must contain a network of dropsearch.models; load another one by "
+            "Classifier.load_from_checkpoint(path, net=...)"
         )
-    options: dict[str, Any] = {} if net is None else {"net": net}
     try:
-        loaded = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, **options)
+        loaded = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a checkpoint of another model can fail in many ways
         raise InputError(f"{path} must be the checkpoint of this Classifier: {_first_line(error)}") from error
     return loaded.eval()

@@ -16,9 +16,7 @@ Norm = Annotated[NormName, Constraint(one_of=get_args(NormName))]
 ActivationName = Literal["relu", "gelu", "tanh", "leaky_relu", "silu"]
 Activation = Annotated[ActivationName, Constraint(one_of=get_args(ActivationName))]
 Width = Annotated[int, Constraint("int", at_least=1, at_most=16_384)]
-"""Units or channels of a layer."""
 Widths = Annotated[Sequence[int], Constraint("int", at_least=1, at_most=16_384, most_items=64)]
-"""Units or channels of each layer."""
 Depth = Annotated[int, Constraint("int", at_least=1, at_most=64)]
 """Layers, heads, or steps of pooling."""
 Flag = Annotated[bool, Constraint("bool")]

@@ -21,7 +21,7 @@ from dropsearch.training.worker_forks import CLOSING_SECONDS, WATCH_SECONDS, Fla
 
 
 class Crew(Protocol):
-    """Starts workers, receives their messages, and reports how they ended."""
+    """Starts workers, receives their messages, and reports how they ended; crews inherit from it."""
 
     forgiven: int
     """Number of worker deaths before a trial is suspected: 0 if only a trial can end a worker."""
@@ -40,7 +40,7 @@ class Crew(Protocol):
 
     def has_arrived(self, channel: Any) -> bool:
         """Return whether a worker has started; until then, the run does not wait for it."""
-        ...
+        return True
 
     def ending(self, channel: Any) -> tuple[str, bool]:
         """Return how a worker ended, and whether a trial may be the cause."""
@@ -52,7 +52,7 @@ class Crew(Protocol):
 
     def pid(self, channel: Any) -> int | None:
         """Return the process id of a worker on this machine, else None."""
-        ...
+        return None
 
     def stop(self, stopped: bool) -> None:
         """Tell all workers whether to stop training."""
@@ -89,22 +89,18 @@ def _serve(make_engine: Callable[[], Engine], stopped: Any, threads: int, connec
     work(make_engine, pipe, lambda: stopped.is_set() or pipe.is_orphan(), threads)
 
 
-class _ProcessCrew:
+class _ProcessCrew(Crew):
     forgiven = 0
 
     def __init__(self, count: int, stopped: Any) -> None:
         self._count, self._stopped = count, stopped
         self.pids: dict[Any, int] = {}
-        """Ids of the processes, by channel."""
 
     def wanted(self) -> int:
         return self._count
 
     def ready(self, channels: Sequence[Any], seconds: float) -> list[Any]:
         return list(wait(channels, seconds))
-
-    def has_arrived(self, channel: Any) -> bool:
-        return True
 
     def pid(self, channel: Any) -> int | None:
         return self.pids.get(channel)

@@ -18,20 +18,12 @@ MakeEngine = Callable[[ModuleFactory, Any, TrainerSettings, Plan, CheckpointPath
 """Creates an engine from the module factory, data, training settings, plan and checkpoint paths."""
 
 
-def _sequential(
-    make: ModuleFactory, data: Any, settings: TrainerSettings, plan: Plan, checkpoint_path: CheckpointPath
-) -> Engine:
-    return SequentialEngine(make, data, settings, checkpoint_path, plan.reason)
-
-
-def _vectorized(
-    make: ModuleFactory, data: Any, settings: TrainerSettings, plan: Plan, checkpoint_path: CheckpointPath
-) -> Engine:
-    settings = dataclasses.replace(settings, convolutions=plan.convolutions)
-    return VectorizedEngine(make, data.in_rows(), settings, plan.width, checkpoint_path)
-
-
-ENGINES: Mapping[str, MakeEngine] = {"sequential": _sequential, "vectorized": _vectorized}
+ENGINES: Mapping[str, MakeEngine] = {
+    "sequential": lambda make, data, settings, plan, path: SequentialEngine(make, data, settings, path, plan.reason),
+    "vectorized": lambda make, data, settings, plan, path: VectorizedEngine(
+        make, data.in_rows(), dataclasses.replace(settings, convolutions=plan.convolutions), plan.width, path
+    ),
+}
 """All engines. To add one, write its file, list it here, and add a file in conf/engine.
 
 `engine=auto` chooses between vectorized and sequential; other engines are used only if selected.

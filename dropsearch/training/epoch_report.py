@@ -33,7 +33,6 @@ class Ending:
     losses: list[torch.Tensor] = field(default_factory=list)
     """Losses of the epoch's batches so far, as returned by `training_step`."""
     validated_weights: dict[str, Any] | None = None
-    """Weights of the last validation."""
     best_weights: dict[str, Any] | None = None
     sha256: str = ""
     """Checksum of the checkpoint, if one was written."""

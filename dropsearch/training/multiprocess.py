@@ -22,8 +22,8 @@ import torch
 
 from dropsearch.core.errors import RunError
 from dropsearch.core.records import TrialResult, TrialSpec
-from dropsearch.training.checked_feed import CheckedFeed
 from dropsearch.training.crews import Crew, ForkedCrew
+from dropsearch.training.feeds import CheckedFeed
 from dropsearch.training.protocols import INTERRUPTED, Engine, Feed
 
 POLL_SECONDS = 0.1
@@ -43,12 +43,9 @@ def can_fork() -> bool:
 class _Worker:
     channel: Any
     open: dict[str, TrialSpec] = field(default_factory=dict)
-    """Open trials of the worker, by key."""
     busy: bool = False
     share: int | None = None
-    """Maximum number of open trials."""
     last_words: str = ""
-    """Reason of its end, if it reported one."""
     wanted: int = 0
     """Number of trials that it waits for: it has none open, and more will become available."""
 

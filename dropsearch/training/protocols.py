@@ -153,7 +153,6 @@ class RowLoader(Protocol):
     tensors: tuple[Tensor, ...]
     """All examples, `[examples, ...]` each."""
     form: BatchForm
-    """Builds the module's batches from examples."""
     batch_size: int
 
     def order(self, epoch: int) -> Tensor:
@@ -191,7 +190,6 @@ class TrainerSettings:
     gradient_clip_val: float | None = None
     """Maximum gradient norm, None for no limit; see `clip`."""
     monitor: Monitor = field(default_factory=Monitor)
-    """The metric by which trials are compared."""
     trainer: Callable[[], Mapping[str, Any]] = dict
     """Returns the user's Trainer arguments, with new callbacks for each sequential trial."""
     shared_masks: bool = False

@@ -15,6 +15,7 @@ from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import InputError
 from dropsearch.core.extras import require
 from dropsearch.core.user_errors import message_of
+from dropsearch.training.crews import Crew
 from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.protocols import Engine, Feed
 from dropsearch.training.ray_worker import MakeEngine, Worker
@@ -77,7 +78,6 @@ class _Channel:
         self._messages: deque[Any] = deque()
         self.has_arrived = False
         self.death: Any = ""
-        """Why the actor ended."""
         self.trials = 0
 
     def send(self, answer: Any) -> None:
@@ -111,7 +111,7 @@ class _Channel:
         return message
 
 
-class RayCrew:
+class RayCrew(Crew):
     """Actors in a connected Ray cluster, with a GPU each if `on_gpu`.
 
     There are `count` of them; None for one per GPU or core, including those added later.
@@ -172,10 +172,6 @@ class RayCrew:
             word in death.lower() for word in ("dead", "died", "terminated", "lost")
         )
         return f"Ray says {death[:200]}", not node_died
-
-    def pid(self, channel: Any) -> int | None:
-        """Return None, since an actor may be on another machine."""
-        return None
 
     def kill(self, channel: _Channel) -> None:
         """Kill an actor."""

@@ -15,23 +15,38 @@ from dropsearch.training.protocols import Engine
 from dropsearch.training.remote_feed import work
 
 MakeEngine = Callable[[Path], Engine]
-"""Creates an engine, given the folder for the weights of trials."""
 
 
 class _Queues:
-    """An actor's end of the channel, which queues messages until the run fetches them."""
+    """An actor's end of the channel, which queues messages until the run fetches them.
 
-    def __init__(self) -> None:
+    The weights of trials go with their results, since the run may not see an actor's files.
+    """
+
+    def __init__(self, here: Path, folder: Path) -> None:
+        self._here, self._folder = here, folder
         self.received: queue.Queue[Any] = queue.Queue()
         self.sent: queue.Queue[Any] = queue.Queue()
-        self.send = self.sent.put
 
     def recv(self) -> Any:
-        """Return the next answer; raise EOFError if the channel is closed."""
         answer = self.received.get()
         if answer is _CLOSED:
             raise EOFError
         return answer
+
+    def send(self, words: Any) -> None:
+        if words[0] == "tell":
+            words = ("tell", [self._with_weights(result) for result in words[1]])
+        self.sent.put(words)
+
+    def _with_weights(self, result: Any) -> Any:
+        if not result.checkpoint:
+            return result
+        path = Path(result.checkpoint)
+        there = self._folder / path.relative_to(self._here)
+        self.sent.put(("files", there, path.read_bytes()))
+        path.unlink()
+        return replace(result, checkpoint=str(there))
 
 
 _CLOSED = object()
@@ -44,10 +59,9 @@ class Worker:
     """The actor: an engine in a separate thread, whose messages the run fetches in batches."""
 
     def __init__(self, make_engine: MakeEngine, folder: Path) -> None:
-        self._queues, self._stopped = _Queues(), threading.Event()
         here = self._here = Path(tempfile.mkdtemp(prefix="dropsearch-weights-"))
-        channel = _WithFiles(self._queues, here, folder)
-        given = (lambda: make_engine(here), channel, self._stopped.is_set)
+        self._queues, self._stopped = _Queues(here, folder), threading.Event()
+        given = (lambda: make_engine(here), self._queues, self._stopped.is_set)
         self._thread = threading.Thread(target=work, args=given, daemon=True)
         self._thread.start()
 
@@ -69,25 +83,3 @@ class Worker:
         self._queues.received.put(_CLOSED)
         self._thread.join(CLOSING_SECONDS)
         shutil.rmtree(self._here, ignore_errors=True)
-
-
-class _WithFiles:
-    """A channel that sends the weights of trials with their results, since the run may not see an actor's files."""
-
-    def __init__(self, queues: _Queues, here: Path, folder: Path) -> None:
-        self._queues, self._here, self._folder, self.recv = queues, here, folder, queues.recv
-
-    def send(self, words: Any) -> None:
-        """Send a message; before results, send the files that they name."""
-        if words[0] == "tell":
-            words = ("tell", [self._sent(result) for result in words[1]])
-        self._queues.send(words)
-
-    def _sent(self, result: Any) -> Any:
-        if not result.checkpoint:
-            return result
-        path = Path(result.checkpoint)
-        there = self._folder / path.relative_to(self._here)
-        self._queues.send(("files", there, path.read_bytes()))
-        path.unlink()
-        return replace(result, checkpoint=str(there))

@@ -22,7 +22,6 @@ from dropsearch.core.user_errors import described, message_of
 from dropsearch.dropout.trial_control import FirstSteps, HiddenDrawError, TrialControl
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.adapters.learning_rate import used_settings
-from dropsearch.training.checked_feed import CheckedFeed
 from dropsearch.training.controlled_trial import (
     controlled_hooks,
     controlled_trial,
@@ -30,6 +29,7 @@ from dropsearch.training.controlled_trial import (
     require_no_drops,
 )
 from dropsearch.training.epoch_report import Again, CancelledTrialError, Ending, EpochReport
+from dropsearch.training.feeds import CheckedFeed
 from dropsearch.training.logged_steps import set_to_train, wrapped_hook
 from dropsearch.training.protocols import (
     INTERRUPTED,

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from dropsearch._compat import lightning, lightning_silent
-from dropsearch._compat.lightning_entry_points import entry_points_once
 from dropsearch._compat.lightning_signals import other_handlers_kept
 from dropsearch.core.errors import InputError
 from dropsearch.training.protocols import TrainerSettings
@@ -64,7 +63,7 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
         **defaults,
         **user_arguments,
     }
-    with entry_points_once(lightning.package_of(module)):
+    with lightning.entry_points_once(lightning.package_of(module)):
         return trainer_class(module)(callbacks=list(callbacks), **arguments)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from dropsearch.datasets.user_data import PART_COST, PART_SHARE
-from dropsearch.datasets.user_loaders import Combined, each_loader
+from dropsearch.datasets.user_loaders import Batches, Combined, each_loader
 
 
 def training_part(trainer: Any, data: Any, whole: Any, seed: int) -> tuple[Any, int]:
@@ -24,20 +24,12 @@ def training_part(trainer: Any, data: Any, whole: Any, seed: int) -> tuple[Any, 
     count = int(max(min(trained // PART_SHARE, validated), 1))
     in_order = trainer.overfit_batches > 0  # Lightning shuffles no training batches then
 
-    def begun(part: Any) -> First:
-        return First(lambda: part if in_order else data.train_loader(seed), count)
+    def first(part: Any) -> Iterator[Any]:
+        loader = part if in_order else data.train_loader(seed)
+        return itertools.islice(loader if each_loader(loader) == [loader] else Combined(loader), count)
+
+    def begun(part: Any) -> Batches:
+        return Batches(lambda: first(part))
 
     batches = [begun(each) for each in whole] if isinstance(whole, list) else begun(whole)
     return batches, math.ceil(PART_COST * count / trained)
-
-
-class First:
-    """The first batches of a loader, which is made anew for each iteration."""
-
-    def __init__(self, loader: Callable[[], Any], count: int) -> None:
-        self._loader, self._count = loader, count
-
-    def __iter__(self) -> Iterator[Any]:
-        loader = self._loader()
-        one = loader if each_loader(loader) == [loader] else Combined(loader)
-        return itertools.islice(iter(one), self._count)

@@ -26,7 +26,6 @@ CLOSING_SECONDS = 3.0
 """Seconds that workers may take to end."""
 
 Work = Callable[[Connection], None]
-"""The work of a worker, given its end of a pipe."""
 
 
 class Flag:

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from lightning.pytorch import Trainer
 
-from dropsearch._compat.lightning_entry_points import entry_points_once
+from dropsearch._compat.lightning import entry_points_once
 
 
 def test_entry_points_are_read_once_and_only_within(monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning.fabric.utilities import registry
 
-    from dropsearch._compat import lightning_entry_points
+    from dropsearch._compat import lightning
 
     read: list[dict[str, Any]] = []
 
@@ -21,7 +21,7 @@ def test_entry_points_are_read_once_and_only_within(monkeypatch: pytest.MonkeyPa
         return metadata.EntryPoints()
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
-    monkeypatch.setattr(lightning_entry_points, "_read", lightning_entry_points.functools.cache(entry_points))
+    monkeypatch.setattr(lightning, "_read", lightning.functools.cache(entry_points))
     options = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu", "barebones": True}
     with entry_points_once("lightning.pytorch"):
         Trainer(**options)

@@ -22,7 +22,6 @@ TYPICAL_BANDS: Mapping[str, tuple[float, float]] = {
 """Range of commonly recommended rates (probability of dropping) by kind of site."""
 
 KINDS = tuple(TYPICAL_BANDS)
-"""Kinds of sites."""
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,7 @@ class Response:
     importance: float
     """The site's share of the importance of all rates (PED-ANOVA); nan if unknown."""
     found: float
-    """The rate of the arm's winner."""
     typical: float
-    """The typical rate."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,6 @@ class Claim:
     name: str
     """overfitting, coadaptation, robustness, ensemble, rates, batchnorm."""
     statement: str
-    """The claim, in words."""
     answer: Answer
     measure: str
     """The deciding measure and arms, for example `gap, dropout minus none`."""
@@ -121,9 +118,7 @@ class Evidence:
     responses: Mapping[str, tuple[Response, ...]] = field(default_factory=dict)
     """By arm, one for each site with a searched rate."""
     budgets: Mapping[str, Budget] = field(default_factory=dict)
-    """By arm."""
     seconds: float = 0.0
-    """Duration of the measurements."""
     notes: tuple[str, ...] = ()
     """What was not measured, and why."""
     variations: Mapping[str, Mapping[str, tuple[Variation, ...]]] = field(default_factory=dict)

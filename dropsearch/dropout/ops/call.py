@@ -28,7 +28,6 @@ class DropCall(NamedTuple):
     dropped: Callable[[Rate, Tensor], Any]
     """Maps a rate and int16 bits of `mask_shape` to the result of the call."""
     undropped: Callable[[], Any]
-    """Returns the result of the call without dropout."""
     undropped_row: Callable[[], Any] | None = None
     """The same under ``vmap``, for fused kernels without a batching rule."""
 

@@ -17,7 +17,6 @@ from dropsearch.dropout.ops.call import CallOp, DropCall
 from dropsearch.dropout.rates import Rate
 
 Apply = Callable[[Tensor, Rate, Tensor], Tensor]
-"""Applies a rate and the bits of a mask to activations."""
 
 SELU_SATURATION = -1.7580993408473766
 """Limit of SELU at minus infinity, the value of dropped activations."""

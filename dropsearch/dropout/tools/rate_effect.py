@@ -16,7 +16,6 @@ from dropsearch.dropout.tools.dry_run import DryRun
 from dropsearch.dropout.trial_control import TrialControl
 
 HIGH = 0.9
-"""The rate that is compared with 0."""
 
 _TRIES = 3
 """Number of seeds to try, since a mask may keep all of very few activations by chance."""

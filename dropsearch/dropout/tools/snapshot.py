@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import random
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dropsearch.core.global_state import generators_kept
+
 Undo = Callable[[], Any]
-"""Restores one value, if it has changed."""
 
 _CONTAINERS = (list, dict, set, deque)
 
@@ -139,14 +138,12 @@ def _gradient(parameter: nn.Parameter) -> Undo:
 
 
 def _random_state(module: nn.Module) -> Undo:
-    cpu, python, numbers = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    put_back = generators_kept()
     devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
     on_devices = {device: torch.cuda.get_rng_state(device) for device in devices}
 
     def undo() -> None:
-        torch.set_rng_state(cpu)
-        random.setstate(python)
-        np.random.set_state(numbers)
+        put_back()
         for device, state in on_devices.items():
             torch.cuda.set_rng_state(state, device)
 

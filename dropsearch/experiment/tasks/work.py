@@ -24,7 +24,7 @@ from dropsearch.experiment.phases import phases
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.studies import arm_studies, check_existing, shares_folder
 from dropsearch.study.storage import open_storage
-from dropsearch.training.forwarding_feed import ForwardingFeed
+from dropsearch.training.feeds import ForwardingFeed
 from dropsearch.training.protocols import Feed
 
 SECONDS_BETWEEN_LINES = 60.0

@@ -17,9 +17,7 @@ from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.training.adapters.learning_rate import optimizers_of, reference, with_learning_rate
 
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {"lr": ("lr", "learning_rate"), "weight_decay": ("weight_decay",)}
-"""Common names of these constructor arguments."""
 NAMES = {"lr": "learning rate", "weight_decay": "weight decay"}
-"""Settings in sentences."""
 
 
 @dataclass(frozen=True)
@@ -65,45 +63,43 @@ def accepted(function: Callable[..., Any]) -> tuple[set[str], bool]:
     """
     names: set[str] = set()
     others = False
-    for taking in _constructors(function):
-        own, others = _named(taking)
-        names |= own
+    for parameters in _parameters(function):
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        names |= {each.name for each in parameters or () if each.kind in named}
+        others = _is_open(parameters)
     return names - {"self"}, others
-
-
-def _constructors(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """Yield a function itself, or the constructors of a class as long as each has ``**kwargs``."""
-    if not inspect.isclass(function):
-        yield function
-        return
-    for owner in function.__mro__:
-        if "__init__" in owner.__dict__ and owner.__init__ is not object.__init__:
-            if owner.__module__.startswith((*PREFIXES, "torch.")):
-                return
-            yield owner.__init__
-            if not _named(owner.__init__)[1]:
-                return
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the default values of the arguments of a class or function."""
     found: dict[str, Any] = {}
-    for taking in _constructors(function):
-        try:
-            parameters = inspect.signature(taking).parameters.values()
-        except (TypeError, ValueError):
-            continue
-        found = {p.name: p.default for p in parameters if p.default is not p.empty} | found
+    for parameters in _parameters(function):
+        found = {each.name: each.default for each in parameters or () if each.default is not each.empty} | found
     return found
 
 
-def _named(function: Callable[..., Any]) -> tuple[set[str], bool]:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return set(), True  # no signature available
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}, open_ended
+def _parameters(function: Callable[..., Any]) -> Iterator[list[inspect.Parameter] | None]:
+    """Yield the parameters of a function, or of a class's constructors as long as each has ``**kwargs``.
+
+    They are None where there is no signature.
+    """
+    owners = function.__mro__ if inspect.isclass(function) else ()
+    for owner in owners or (None,):
+        if owner is not None and ("__init__" not in vars(owner) or owner is object):
+            continue
+        if owner is not None and owner.__module__.startswith((*PREFIXES, "torch.")):
+            return
+        try:
+            parameters = list(inspect.signature(owner.__init__ if owner else function).parameters.values())
+        except (TypeError, ValueError):
+            parameters = None
+        yield parameters
+        if not _is_open(parameters):
+            return
+
+
+def _is_open(parameters: list[inspect.Parameter] | None) -> bool:
+    return parameters is None or any(each.kind is each.VAR_KEYWORD for each in parameters)
 
 
 def routes(names: set[str], optimizers: list[Optimizer]) -> tuple[Route, ...]:

@@ -85,7 +85,6 @@ def batchnorms(module: nn.Module) -> list[str]:
 
 
 Taken = list[tuple[nn.Module, str, nn.Module]]
-"""Removed modules: parent, name, module."""
 
 
 def without_batchnorm(module: nn.Module) -> Taken:

@@ -28,7 +28,6 @@ from dropsearch.training.trainers import make_trainer, quiet_lightning
 LATE_STEPS = 4
 """Steps of an epoch in which sites are looked for that the first step did not reach."""
 LATE_SECONDS = 10.0
-"""Seconds after which the search for such sites ends."""
 MOST_EPOCHS = 20
 """Epochs in which a module is looked at, at most."""
 
@@ -39,13 +38,10 @@ class ModuleProbe:
 
     sites: tuple[Site, ...]
     optimizers: list[Optimizer]
-    """The optimizers returned by `configure_optimizers`."""
     logged: dict[str, float]
-    """Metrics that the module logs in validation."""
     elsewhere: dict[str, str]
     """Other logged metrics by name, with the reason why they are not available after a validation."""
     batch: Any
-    """A batch as passed to `training_step`."""
 
 
 class _Noting(Callback):

@@ -21,10 +21,8 @@ from dropsearch.training.trainers import make_trainer, quiet_lightning
 EPOCHS, BATCHES = 3, 2
 """Numbers of training epochs and batches, enough for a schedule to leave its own initial value."""
 FACTOR = 3.0
-"""Ratio of the two compared values."""
 
 Make = Callable[[TrialSpec, tuple[Route, ...]], Any]
-"""Builds the module of a trial with given routes."""
 
 
 def checked_routes(

@@ -10,7 +10,7 @@ from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.core.user_errors import message_of, place_of_class, place_of_error, place_of_method
 from dropsearch.training.protocols import DataSource
 from dropsearch.training.trainers import batches_in, with_steps
-from dropsearch.training.vectorized.observation import datamodule_of, traits_of
+from dropsearch.training.vectorized.observation import traits_of
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, EPOCH_HOOKS, overridden
 
@@ -57,7 +57,7 @@ def _dynamic(module: Any, data: DataSource, monitor: Monitor, trainer: Any) -> I
     loader = data.train_loader(0)
     with_steps(trainer, batches_in(loader))
     errors: list[Exception] = []
-    traits = traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), loader), data, errors)
+    traits = traits_of(module, lambda each: RowTrainer(trainer, each, data, loader), data, errors)
     yield from dict.fromkeys(_said(error, module) for error in errors)
     if not errors and monitor.name not in traits.logged and traits.is_plain:
         yield f"validation_step does not log {monitor.name}{place_of_method(module, 'validation_step')}"

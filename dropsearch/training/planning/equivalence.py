@@ -25,7 +25,7 @@ from dropsearch.training.sequential import ModuleFactory
 from dropsearch.training.trainers import bare_trainer
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.held_once import equal_in_all, noting_changed_buffers
-from dropsearch.training.vectorized.observation import datamodule_of, traits_of
+from dropsearch.training.vectorized.observation import traits_of
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer, configure_optimizer, parameter_order
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
@@ -45,7 +45,6 @@ _VMAP_ERRORS = {
     "dynamic shape": "the module creates tensors whose shape depends on values, for example with a boolean mask",
     "extra_args": "a step fills a tensor that all trials share with values that differ between them",
 }
-"""Explanations of errors of `torch.func.vmap`, by a part of their message."""
 
 
 def check_equivalence(
@@ -82,7 +81,7 @@ def _explain(error: Exception) -> str:
 def _traits(make_module: ModuleFactory, data: DataSource, trainer: Trainer, spec: TrialSpec) -> StepTraits:
     loader = data.train_loader(spec.seed)
     module = in_precision(make_module(spec), torch.float64)
-    return traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), loader), data)
+    return traits_of(module, lambda each: RowTrainer(trainer, each, data, loader), data)
 
 
 def _compare(make_module: ModuleFactory, data: DataSource, trainer: Trainer, specs: tuple[TrialSpec, TrialSpec]) -> str:

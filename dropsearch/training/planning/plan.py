@@ -22,7 +22,6 @@ from dropsearch.training.planning.throughput import Throughput, measure_down, me
 from dropsearch.training.protocols import Convolutions, DataSource, TrainerSettings, device_of
 from dropsearch.training.sequential import ModuleFactory
 from dropsearch.training.trainers import bare_trainer
-from dropsearch.training.vectorized.observation import datamodule_of
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 
@@ -42,16 +41,12 @@ class Plan:
     """The selected engine and width, with the reason and the measurements."""
 
     engine: str
-    """vectorized or sequential."""
     width: int
-    """Number of trials that train at once in a process."""
     reason: str
     rates: dict[int, float] = dataclasses.field(default_factory=dict)
     """Trial steps per second in one process, by measured width."""
     memory: Memory | None = None
-    """Memory of one process, None if not measured."""
     convolutions: Convolutions = "grouped"
-    """How vectorized training runs convolutions; grouped if not measured."""
     speed: float = 0.0
     """Trial steps per second in one process at the width of the search, 0 if not measured."""
     further_reasons: tuple[str, ...] = ()
@@ -181,7 +176,7 @@ def _sequential_rate(make_module: ModuleFactory, data: DataSource, settings: Tra
     module = set_to_train(make_module(spec).to(device))
     module.trainer = bare_trainer(loader, max_epochs=1)
     if not runs_aside(module):
-        module.trainer = RowTrainer(module.trainer, module, datamodule_of(data), loader)  # type: ignore[assignment]
+        module.trainer = RowTrainer(module.trainer, module, data, loader)  # type: ignore[assignment]
         module.setup("fit")
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
     control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configure_optimizer(module)

@@ -49,7 +49,6 @@ REMEDIES = (
     ),
     (r"^\w+: ", "steps that raise no such error under torch.func.vmap"),
 )
-"""Patterns of reasons against vectorized training, with a remedy."""
 
 
 def remedy(reason: str) -> str:

@@ -27,7 +27,6 @@ from dropsearch.training.vectorized.trials import VectorizedTrials
 
 EPOCHS = 2
 BATCHES = 2
-"""Number of batches per epoch, in training and validation."""
 
 
 def trials_difference(

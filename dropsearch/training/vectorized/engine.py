@@ -10,7 +10,7 @@ from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.global_state import process_state_kept
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described, message_of
-from dropsearch.training.checked_feed import CheckedFeed
+from dropsearch.training.feeds import CheckedFeed
 from dropsearch.training.protocols import CheckpointPath, DataSource, Engine, Feed, TrainerSettings, describe_engine
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.held_once import NotHeldOnceError
@@ -39,7 +39,6 @@ class VectorizedEngine(Engine):
         self.width, self.checkpoint_path = width, checkpoint_path
         self._holds_once = True
         self.failure = ""
-        """Why vectorized training failed, so that trials train sequentially; else empty."""
 
     def describe(self, processes: int = 1) -> str:
         """Return the description of several processes that run this engine."""

@@ -15,7 +15,6 @@ from dropsearch.training.vectorized.row_stacks import RowStack
 from dropsearch.training.vectorized.trial_row import TrialRow
 
 Noise = tuple[RowRates, Mapping[str, Tensor]]
-"""Rates and random bits of rows, for one step."""
 
 NOTHING: Noise = ({}, {})
 
@@ -27,7 +26,6 @@ class EvaluationNoise:
         self._shapes_of, self._mask_seed = shapes_of, mask_seed
         self._shapes: dict[tuple[Any, ...], Shapes] = {}
         self.draws = False
-        """Whether validation steps draw or drop."""
 
     def observe(self, batches: Iterable[Any]) -> None:
         """Detect whether a validation step draws or drops, by a step on the first batch."""

@@ -58,7 +58,6 @@ class ReadSet:
     def __init__(self, device: torch.device) -> None:
         self._device, self._reader = device, LockstepReader()
         self.trial_rows: Sequence[TrialRow] = ()
-        """The current rows."""
 
     def __iter__(self) -> Iterator[tuple[int, RowStack]]:
         loaders = {row: each.val_loader for row, each in enumerate(self.trial_rows) if not each.is_idle}

@@ -26,7 +26,6 @@ class FirstSteps:
         self._sites = tuple(sites)
         self._shapes: dict[tuple[object, ...], Shapes] = {}
         self._changing: set[str] = set()
-        """Buffers that training steps change."""
         self._batch: Any = None
         self._numbers: dict[str, float] = {}
         """Numbers logged by the training steps of the first row."""

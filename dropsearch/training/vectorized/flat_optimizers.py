@@ -35,9 +35,7 @@ class FlatOptimizer(ABC):
     """
 
     options: ClassVar[tuple[str, ...]]
-    """Options of a parameter group that a step uses."""
     state: ClassVar[tuple[str, ...]]
-    """Names of the optimizer state of each parameter."""
 
     def __init__(self, rows: StackedState, spans: Sequence[Span]) -> None:
         self.rows, self.spans = rows, tuple(spans)

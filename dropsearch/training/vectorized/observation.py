@@ -28,14 +28,16 @@ from dropsearch.training.vectorized.vmap_modes import VmapRNN
 from dropsearch.training.vectorized.vmap_runner import StepCall, report_compiling
 
 
-def observed_traits(
-    module: Any, trainer: RowTrainer, batch: Any, val_batch: Any, errors: list[Exception] | None = None
+def traits_of(
+    module: Any, make_trainer: Callable[[Any], RowTrainer], data: DataSource, errors: list[Exception] | None = None
 ) -> StepTraits:
-    """Return the traits of the steps of a module that is not used otherwise.
+    """Return the traits of the steps of a module that is not used otherwise, on the first batches of the data.
 
     `errors` takes what setting up, configuring optimizers and each step raise; None to raise it.
     """
-    traits = static_traits(module)
+    batches = (next(iter(data.train_loader(0))), next(iter(data.val_dataloader())))
+    batch, val_batch = (on_device_of(module, each) for each in batches)
+    traits, trainer = static_traits(module), make_trainer(module)
     module.trainer = trainer
     with _collected(errors):
         if "setup" in traits.hooks:
@@ -74,20 +76,6 @@ def _collected(errors: list[Exception] | None) -> Iterator[None]:
         if errors is None:
             raise
         errors.append(error)
-
-
-def traits_of(
-    module: Any, make_trainer: Callable[[Any], RowTrainer], data: DataSource, errors: list[Exception] | None = None
-) -> StepTraits:
-    """Return the traits of a module's steps on the first batches of the data; see `observed_traits`."""
-    batches = (next(iter(data.train_loader(0))), next(iter(data.val_dataloader())))
-    given = (on_device_of(module, batch) for batch in batches)
-    return observed_traits(module, make_trainer(module), *given, errors=errors)
-
-
-def datamodule_of(data: Any) -> Any:
-    """Return the user's data module; None if the data has only loaders."""
-    return getattr(data, "datamodule", None)
 
 
 def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:

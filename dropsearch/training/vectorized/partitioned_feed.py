@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from dropsearch.core.records import INTERRUPTED, TrialResult, TrialSpec
-from dropsearch.training.forwarding_feed import ForwardingFeed
+from dropsearch.training.feeds import ForwardingFeed
 from dropsearch.training.protocols import Feed
 
 BY_ROW = ("optimizer.betas", "optimizer.momentum", "optimizer.nesterov", "optimizer.schedule")

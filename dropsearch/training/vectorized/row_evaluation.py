@@ -19,7 +19,6 @@ from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 PASSES = {"val": VALIDATION, "part": TRAINING_PART}
-"""The evaluated data of each loader."""
 
 Means = dict[str, list[float]]
 """The mean over examples of each logged value, by name; one number per row."""
@@ -27,7 +26,6 @@ LOADERS: Mapping[str, Callable[[TrialData], Any]] = {
     "val": lambda data: data.val_dataloader(),
     "part": lambda data: data.train_part_loader(),
 }
-"""Evaluation data by name."""
 
 
 class RowEvaluation:

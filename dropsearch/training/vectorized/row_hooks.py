@@ -16,16 +16,14 @@ from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_logs import RowLog
 from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, AttributeWatch, StepTraits
-from dropsearch.training.vectorized.trainer_arguments import RowCallbacks
 from dropsearch.training.vectorized.trial_row import TrialRow
 
 
 class RowHooks:
     """Runs hooks of rows."""
 
-    def __init__(self, traits: StepTraits, callbacks: RowCallbacks) -> None:
-        self.names, self.callbacks = traits.hooks, callbacks
-        self._carried = traits.carried
+    def __init__(self, traits: StepTraits) -> None:
+        self.names, self._carried = traits.hooks, traits.carried
 
     def overrides(self, name: str) -> bool:
         """Return whether the module overrides a hook."""
@@ -33,8 +31,15 @@ class RowHooks:
 
     def run(self, trial_row: TrialRow, hook: str, *args: Any, log: RowLog | None = None) -> Any:
         """Run a hook of a row's callbacks and module; return the module's result."""
-        self.callbacks.run(trial_row, hook, *args)
+        self.run_callbacks(trial_row, hook, *args)
         return self.run_own(trial_row, hook, *args, log=log)
+
+    @torch.no_grad()
+    def run_callbacks(self, trial_row: TrialRow, hook: str, *args: Any) -> None:
+        """Run a hook of a row's callbacks."""
+        with trial_row.raising_alone():
+            for callback in trial_row.callbacks:
+                getattr(callback, hook)(trial_row.view, trial_row.module, *args)
 
     def run_own(self, trial_row: TrialRow, hook: str, *args: Any, log: RowLog | None = None) -> Any:
         """Run a hook of a row's module if it overrides it and raised no error; return the hook's result."""

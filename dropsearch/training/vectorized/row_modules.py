@@ -15,12 +15,10 @@ from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.row_validation import RowValidation, Values
 from dropsearch.training.vectorized.step_logs import RowLog
 from dropsearch.training.vectorized.step_traits import StepTraits
-from dropsearch.training.vectorized.trainer_arguments import RowCallbacks
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 RowBatch = Callable[[int], Any]
-"""Returns the batch of a row."""
 
 
 class RowModules:
@@ -32,12 +30,10 @@ class RowModules:
         runner: VmapRunner,
         make_trainer: Callable[[Any], RowTrainer],
         noise: EvaluationNoise,
-        callbacks: RowCallbacks,
     ) -> None:
         self._runner, self._make_trainer = runner, make_trainer
-        self._hooks = RowHooks(traits, callbacks)
+        self._hooks = RowHooks(traits)
         self.validation = RowValidation(self._hooks, runner, make_trainer, noise)
-        """Validates all rows."""
         self._results: dict[int, Any] = {}
 
     def attach(self, trial_row: TrialRow) -> RowTrainer:
@@ -46,7 +42,7 @@ class RowModules:
         view = trial_row.view = self._make_trainer(module)
         module.trainer = view  # type: ignore[assignment]
         trial_row.log = RowLog(training=True)
-        view.now(callbacks=self._hooks.callbacks.attach(trial_row))
+        view.now(callbacks=trial_row.callbacks)
         self._hooks.run(trial_row, "setup", "fit")
         return view
 
@@ -88,7 +84,7 @@ class RowModules:
         """Run the hook of each row after a training step."""
         for row, trial_row in _training_rows(trial_rows, rows):
             view_of(trial_row).now(global_step=trial_row.updates)
-            self._hooks.callbacks.run(trial_row, "on_train_batch_end", None, None, self._runner.batch_idx)
+            self._hooks.run_callbacks(trial_row, "on_train_batch_end", None, None, self._runner.batch_idx)
             if self._hooks.overrides("on_train_batch_end"):
                 outputs = self._results[row]
                 outputs = outputs if isinstance(outputs, Mapping) else {"loss": outputs}

@@ -187,14 +187,10 @@ class _Fused:
                 self._step(self._value[start:stop], self._gradient[start:stop], piece.state, group)
 
 
-def _adam_state(state: dict[str, Tensor], value: Tensor) -> None:
+def _adam_step(value: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
     if not state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=value.device)
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(value), torch.zeros_like(value)
-
-
-def _adam_step(value: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-    _adam_state(state, value)
     state["step"] += 1
     # Called directly, because for small rows the optimizer's overhead exceeds its step.
     operator = fused_adam(decoupled=group["decoupled_weight_decay"])

@@ -20,7 +20,7 @@ from dropsearch.training.logged_steps import in_precision, runs_aside, set_to_tr
 from dropsearch.training.protocols import CheckpointPath, DataSource, Feed, TrainerSettings, validates_by_row
 from dropsearch.training.sequential import ModuleFactory
 from dropsearch.training.trainers import as_list, batches_in, quiet_lightning, with_steps
-from dropsearch.training.vectorized.observation import datamodule_of, traits_of
+from dropsearch.training.vectorized.observation import traits_of
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_traits import StepTraits
 from dropsearch.training.vectorized.trial_row import TrialRow
@@ -56,7 +56,7 @@ class RowSource:
 
     def row_trainer(self, module: LightningModule) -> RowTrainer:
         """Return what a module sees as its Trainer."""
-        return RowTrainer(self._trainer, module, datamodule_of(self.data), self.data.train_loader(0))
+        return RowTrainer(self._trainer, module, self.data, self.data.train_loader(0))
 
     def traits(self, spec: TrialSpec, dtype: torch.dtype) -> StepTraits:
         """Return the traits of the steps of a trial's module."""
@@ -101,6 +101,7 @@ class RowSource:
             batches=int(count) if count < math.inf else None,
             val_loader=data.val_loader(seed) if validates_by_row(data) else None,  # type: ignore[attr-defined]
             keeps_best=self.checkpoint_path(spec) is not None,
+            callbacks=as_list(self.settings.trainer().get("callbacks")),
         )
 
     def result(self, trial_row: TrialRow, state: State, reason: str) -> TrialResult:

@@ -27,7 +27,7 @@ CLOCK = frozenset({"current_epoch", "global_step"})
 class RowTrainer:
     """Provides the Trainer attributes that a module may use; any other access raises an error that names it."""
 
-    def __init__(self, trainer: Any, module: Any, datamodule: Any, loader: Any) -> None:
+    def __init__(self, trainer: Any, module: Any, data: Any, loader: Any) -> None:
         vars(self).update(
             _FIXED,
             accumulate_grad_batches=trainer.accumulate_grad_batches,
@@ -39,7 +39,7 @@ class RowTrainer:
             train_dataloader=loader,
             strategy=SingleDeviceStrategy(trainer.strategy.root_device),  # `self.all_gather` asks it, for one process
             gradient_clip_val=trainer.gradient_clip_val,
-            datamodule=datamodule,
+            datamodule=getattr(data, "datamodule", None),
             model=module,
             lightning_module=module,
             _metrics={},

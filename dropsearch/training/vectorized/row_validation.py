@@ -23,7 +23,6 @@ from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 Values = dict[str, float]
-"""Logged values of a row in a pass, by name."""
 
 
 class RowValidation:
@@ -126,7 +125,7 @@ class RowValidation:
     def _may_change_weights(self, trial_row: TrialRow) -> bool:
         """Return whether anything runs between a row's validation and its report."""
         hooks = ("on_validation_epoch_end", "on_validation_end", "on_train_epoch_end")
-        return bool(self._hooks.callbacks.of(trial_row)) or any(map(self._hooks.overrides, hooks))
+        return bool(trial_row.callbacks) or any(map(self._hooks.overrides, hooks))
 
     @contextmanager
     def _validating(self, trial_rows: Any) -> Iterator[None]:
@@ -154,7 +153,7 @@ class RowValidation:
             if is_metric(part):
                 part.reset()  # type: ignore[operator]
         twin = copy.copy(trial_row)
-        twin.module, twin.view = twin_module, self._make_trainer(twin_module)
+        twin.module, twin.view, twin.callbacks = twin_module, self._make_trainer(twin_module), ()
         twin.view.now(current_epoch=trial_row.epoch, global_step=0)
         twin_module.trainer = twin.view  # type: ignore[assignment]
         return twin

@@ -40,7 +40,6 @@ class VectorizedStep(ABC):
         """Applies effects of steps; None if steps only compute a loss and log means."""
         self._accumulation = settings.accumulation
         self.logs = StepLogs(rows.width, rows.flat.device)
-        """Losses and logged values of the epoch."""
 
     @abstractmethod
     def fill(self, row: int, trial_row: TrialRow, optimizer: Optimizer) -> None:

@@ -6,12 +6,10 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
 from lightning import Trainer
 
 from dropsearch.core.user_errors import place_of_class
 from dropsearch.training.trainers import as_list, is_kind
-from dropsearch.training.vectorized.trial_row import TrialRow
 
 
 def _is_count(value: Any) -> bool:
@@ -69,30 +67,3 @@ KINDS = ("WeightAveraging",)
 def is_of_rows(callback: Any) -> bool:
     """Return whether each row can have a callback of its own like this one."""
     return any(is_kind(callback, kind) for kind in KINDS)
-
-
-class RowCallbacks:
-    """Runs the hooks of callbacks, for each row with its own module, Trainer and new callbacks of `arguments`."""
-
-    def __init__(self, arguments: Callable[[], Mapping[str, Any]]) -> None:
-        self._arguments = arguments
-        self._of: dict[int, tuple[TrialRow, list[Any]]] = {}
-
-    def attach(self, trial_row: TrialRow) -> list[Any]:
-        """Make the callbacks of a row, and return them."""
-        alive = {key: kept for key, kept in self._of.items() if not kept[0].is_idle}
-        own = as_list(self._arguments().get("callbacks"))
-        self._of = {**alive, id(trial_row): (trial_row, own)}
-        return own
-
-    def of(self, trial_row: TrialRow) -> list[Any]:
-        """Return the callbacks of a row; a copy of it has none."""
-        kept = self._of.get(id(trial_row))
-        return kept[1] if kept is not None and kept[0] is trial_row else []
-
-    @torch.no_grad()
-    def run(self, trial_row: TrialRow, hook: str, *args: Any) -> None:
-        """Run a hook of a row's callbacks."""
-        with trial_row.raising_alone():
-            for callback in self.of(trial_row):
-                getattr(callback, hook)(trial_row.view, trial_row.module, *args)

@@ -39,6 +39,8 @@ class TrialRow:
     """Its training batches: a `RowLoader`, or a loader that `datasets.keyed_loader.keyed` returned."""
     started: float
     """`time.perf_counter()` at the start of the trial."""
+    callbacks: Sequence[Any] = ()
+    """Its own callbacks; a twin of it has none."""
     optimizer: RowOptimizer | None = None
     schedules: list[Schedule] = field(default_factory=list)
     epoch: int = 0

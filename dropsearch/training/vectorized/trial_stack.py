@@ -30,7 +30,6 @@ from dropsearch.training.vectorized.row_validation import Values
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep
 from dropsearch.training.vectorized.step_traits import overridden
-from dropsearch.training.vectorized.trainer_arguments import RowCallbacks
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_modes import disable_flatten_parameters
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
@@ -115,8 +114,7 @@ class TrialStack:
         )
         if not traits.is_plain:
             self._may_hold_once &= not traits.has_callbacks  # averages change all parts by a rounding
-            callbacks = RowCallbacks(self.settings.trainer)
-            self.row_modules = RowModules(traits, self.runner, self.source.row_trainer, noise, callbacks)
+            self.row_modules = RowModules(traits, self.runner, self.source.row_trainer, noise)
             for trial_row in self.trial_rows:
                 self.row_modules.attach(trial_row)
         optimizer, _ = configure_optimizer(first.module)

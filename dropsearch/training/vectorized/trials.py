@@ -48,7 +48,6 @@ class VectorizedTrials(LightningModule):
         self.apart: list[tuple[TrialSpec, Exception]] = []
         """Trials whose rows raised an error by their values. They are not told: they are to train by themselves."""
         self._ended = 0
-        """Number of trials that ended."""
         self._is_warm = False
 
     def fit(self) -> None:

@@ -89,7 +89,6 @@ class VmapRunner:
         self.modules: Sequence[LightningModule] = ()
         """The modules of the rows of the next step, if their steps have effects."""
         self.batch_idx = 0
-        """Number of the next step's batch."""
         self._precision = _PRECISIONS.get(precision, nullcontext)
         self._convolutions = _CONVOLUTIONS[convolutions]
         self._modes = Modes(set_to_train(skeleton))

@@ -1,4 +1,4 @@
-"""A feed whose errors end the run: an engine takes none of them for an error of a trial."""
+"""Feeds around another feed: one that forwards every call, and one whose errors end the run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,36 @@ from contextlib import contextmanager
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.core.user_errors import USER_ERRORS, described
-from dropsearch.training.forwarding_feed import ForwardingFeed
+from dropsearch.training.protocols import Feed
+
+
+class ForwardingFeed:
+    """A feed that forwards every call to another; a subclass adds what it does beside."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self.most_at_once = feed.most_at_once
+
+    @property
+    def held(self) -> bool:
+        """Whether to ask again later."""
+        return self._feed.held
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials."""
+        return self._feed.ask(count)
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Forward epochs."""
+        return self._feed.report(reports)
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Forward results."""
+        self._feed.tell(results)
+
+    def cancelled(self) -> bool:
+        """Return whether to stop."""
+        return self._feed.cancelled()
 
 
 class CheckedFeed(ForwardingFeed):
@@ -35,12 +64,8 @@ class CheckedFeed(ForwardingFeed):
 
     def cancelled(self) -> bool:
         """Return whether to stop."""
-        try:  # called in every step
+        with _raising("the run cannot go on"):
             return super().cancelled()
-        except (InputError, RunError):
-            raise
-        except USER_ERRORS as error:
-            raise _run_error("the run cannot go on", error) from error
 
 
 @contextmanager
@@ -50,11 +75,8 @@ def _raising(what: str) -> Iterator[None]:
     except (InputError, RunError):
         raise
     except USER_ERRORS as error:
-        raise _run_error(what, error) from error
-
-
-def _run_error(what: str, error: BaseException) -> RunError:
-    return RunError(f"{what} ({described(error)}): repeat the command to continue from the recorded trials")
+        next_step = "repeat the command to continue from the recorded trials"
+        raise RunError(f"{what} ({described(error)}): {next_step}") from error
 
 
 def _named(specs: Sequence[TrialSpec]) -> str:
