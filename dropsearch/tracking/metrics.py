@@ -12,14 +12,14 @@ from dropsearch.core.override_text import leaves
 from dropsearch.core.records import ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
 
 OWN = "dropsearch"
+OURS = tuple(f"{OWN}/{name}" for name in ("train_loss", "train_loss_as_trained", "train_acc"))
+"""Metrics of an epoch that a module does not log."""
 
 
 def of_epoch(metrics: EpochMetrics) -> dict[str, float]:
     """Return the measured metrics of an epoch by name."""
     found = {
-        f"{OWN}/train_loss": metrics.train_loss,
-        f"{OWN}/train_loss_as_trained": metrics.train_loss_as_trained,
-        f"{OWN}/train_acc": metrics.train_acc,
+        **dict(zip(OURS, (metrics.train_loss, metrics.train_loss_as_trained, metrics.train_acc), strict=True)),
         "val_loss": metrics.val_loss,
         "val_acc": metrics.val_acc,
         **metrics.logged,
@@ -28,11 +28,15 @@ def of_epoch(metrics: EpochMetrics) -> dict[str, float]:
 
 
 def of_trial(result: TrialResult) -> dict[str, float]:
-    """Return the summary metrics of a finished trial: those of its best epoch, number of epochs, seconds."""
+    """Return the summary metrics of a finished trial: those of its best epoch, number of epochs, seconds.
+
+    What a module logs under a name that a metric of ours has too, such as train_loss, is in its curve alone.
+    """
     totals = {f"{OWN}/epochs": float(len(result.curve)), f"{OWN}/seconds": float(result.seconds)}
     if result.best is None:
         return totals
     best = {name: value for name, value in of_epoch(result.best).items() if not name.startswith(OWN)}
+    best = {name: value for name, value in best.items() if f"{OWN}/{name}" not in OURS}
     return totals | {f"{OWN}/{name}_best": value for name, value in best.items()}
 
 

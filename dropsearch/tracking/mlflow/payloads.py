@@ -167,18 +167,22 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def best_params_of(outcome: ArmOutcome) -> dict[str, str]:
-    """Return the best configuration of an arm as parameters of its run."""
+def chosen_params_of(outcome: ArmOutcome) -> dict[str, str]:
+    """Return the chosen configuration of an arm as parameters of its run, with the run of its search trial.
+
+    It is that of the winner, which need not be the best trial of the search, nor one of this arm: arms are nested.
+    """
     spec = outcome.found
     if spec is None:
         return {}
-    params = {key("best_rate", site): repr(rate) for site, rate in spec.rates.items()}
     number = spec.number if spec.configuration is None else spec.configuration
-    params |= {key(f"best_{name}"): _setting(value) for name, value in spec.hyperparameters.items()}
+    owner = outcome.winner.owner if outcome.winner else ""
+    params = {key("chosen_rate", site): repr(rate) for site, rate in spec.rates.items()}
+    params |= {key(f"chosen_{name}"): _setting(value) for name, value in spec.hyperparameters.items()}
     return params | {
-        "best_lr": repr(spec.lr),
-        "best_weight_decay": repr(spec.weight_decay),
-        "best_number": str(number),
+        "chosen_lr": repr(spec.lr),
+        "chosen_weight_decay": repr(spec.weight_decay),
+        "chosen_trial": f"{owner or outcome.arm.name}/{number}",
     }
 
 

@@ -79,7 +79,7 @@ class RunTree:
     def write_arm(self, name: str, outcome: ArmOutcome) -> None:
         """Write the results of an arm to its run."""
         points = [(payloads.key(f"{OWN}/{metric}"), value, 0) for metric, value in payloads.scores_of(outcome).items()]
-        self._runs.write(self._arm(name), points, payloads.best_params_of(outcome))
+        self._runs.write(self._arm(name), points, payloads.chosen_params_of(outcome))
 
     def write_summary(self, summary: Summary) -> None:
         """Write the results of all arms to the parent run."""
@@ -87,7 +87,7 @@ class RunTree:
         params: dict[str, str] = {}
         for arm, outcome in summary.arms.items():
             points += payloads.answer_of(arm, outcome)
-            params |= {payloads.key(arm, name): text for name, text in payloads.best_params_of(outcome).items()}
+            params |= {payloads.key(arm, name): text for name, text in payloads.chosen_params_of(outcome).items()}
         tags = {payloads.key("versions", name): version for name, version in summary.versions.items()}
         tags["mlflow.note.content"] = payloads.note_of(summary)
         tags["mlflow.loggedArtifacts"] = json.dumps([{"path": TABLE, "type": "table"}])

@@ -97,7 +97,7 @@ def test_the_arms_are_compared_by_what_they_found(pages: Pages, store: Store) ->
     pages.expand(store.runs["mlp-digits"], shows=store.runs["dropout"])
     pages.compare([store.runs["none"], store.runs["dropout"]])
     winner = store.results["arms"]["dropout"]["winner"]
-    assert {"best_lr", str(winner["rates"]["net.hidden1.dropout"])} <= set(pages.text().split())
+    assert {"chosen_lr", str(winner["rates"]["net.hidden1.dropout"])} <= set(pages.text().split())
     pages.last_rows(shows="val_loss_confirmed")
     assert f"{winner['mean_val_loss']:.3f}" in pages.text().split()
 

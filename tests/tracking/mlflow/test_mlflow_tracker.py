@@ -157,7 +157,7 @@ def test_the_parent_run_holds_the_answer(begin: Begin, find: Find, output_dir: P
     tracker.finish(make_summary(), paths)
     run = find()["first"]
     assert run.data.params["model.name"] == "mlp"
-    assert run.data.params["dropout.best_rate.hidden1.dropout:2"] == "0.5"
+    assert run.data.params["dropout.chosen_rate.hidden1.dropout:2"] == "0.5"
     assert run.data.metrics["dropsearch/dropout/test_acc"] == pytest.approx(0.85)
     assert run.data.metrics["dropsearch/dropout/val_loss_confirmed"] == 0.5
     assert run.data.tags["mlflow.source.git.commit"] == "0" * 40
@@ -195,7 +195,7 @@ def test_an_arms_run_holds_what_the_arm_found(begin: Begin, find: Find):
     tracker = begin()
     tracker.finish(make_summary(), [])
     run = find()["dropout"]
-    assert run.data.params["best_rate.input.dropout"] == "0.1"
+    assert run.data.params["chosen_rate.input.dropout"] == "0.1"
     assert run.data.metrics["dropsearch/test_acc"] == pytest.approx(0.85)
     assert run.data.metrics["dropsearch/test_loss"] == pytest.approx(0.3)
     assert run.data.metrics["dropsearch/val_loss_best"] == 0.5

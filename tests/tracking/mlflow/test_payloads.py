@@ -56,8 +56,8 @@ def test_other_searched_values_are_parameters():
     assert told.items() <= payloads.params_of(make_spec(hyperparameters=hyperparameters)).items()
     outcome = make_summary().arms["dropout"]
     winner = Confirmed(3, (make_result(spec=make_spec(hyperparameters=hyperparameters, configuration=3)),))
-    best = payloads.best_params_of(replace(outcome, winner=winner))
-    assert {f"best_{key}": value for key, value in told.items()}.items() <= best.items()
+    best = payloads.chosen_params_of(replace(outcome, winner=winner))
+    assert {f"chosen_{key}": value for key, value in told.items()}.items() <= best.items()
 
 
 def test_a_configuration_is_flattened_under_dotted_names():
@@ -111,13 +111,13 @@ def test_a_trial_that_diverged_has_no_best_values():
 
 
 def test_an_arms_configuration_is_its_confirmed_winners():
-    params = payloads.best_params_of(make_summary().arms["dropout"])
-    assert params["best_rate.hidden1.dropout:2"] == "0.5"
-    assert params["best_number"] == "3"
+    params = payloads.chosen_params_of(make_summary().arms["dropout"])
+    assert params["chosen_rate.hidden1.dropout:2"] == "0.5"
+    assert params["chosen_trial"] == "dropout/3"
 
 
 def test_an_arm_without_trials_has_no_configuration():
-    assert payloads.best_params_of(make_summary().arms["none"]) == {}
+    assert payloads.chosen_params_of(make_summary().arms["none"]) == {}
 
 
 def test_the_table_has_one_row_an_arm():

@@ -184,3 +184,15 @@ def test_what_is_monitored_overwrites_no_other_number(name):
     scores = payloads.scores_of(arm)
     for each in clashing:
         assert len({value for key, value in scores.items() if key.replace("/", "_") == each}) == 1, each
+
+
+@pytest.mark.parametrize("name", ["train_loss", "train_acc", "train_loss_as_trained"])
+def test_what_a_module_logs_under_a_name_of_ours_is_not_the_best_of_ours(name):
+    """`dropsearch/train_loss` is measured with dropout off, and the module's train_loss is not."""
+    curve = tuple(
+        EpochMetrics(epoch, 0.5, 0.6, 0.4 - epoch / 10, 0.7, 0.8, monitored=0.3 - epoch, logged={name: 2.0})
+        for epoch in range(3)
+    )
+    written = dict(point[:2] for point in payloads.totals_of(replace(make_result(), curve=curve)))
+    assert f"dropsearch/{name}_best" not in written
+    assert written["dropsearch/val_loss_best"] == curve[-1].val_loss
