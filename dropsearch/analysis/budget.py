@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from dropsearch.core.records import Budget, TrialResult
-from dropsearch.stats.intervals import LEVEL
+from dropsearch.core.records import Budget, Interval, TrialResult
+from dropsearch.stats.intervals import FEWEST_FOR_BOOTSTRAP, LEVEL, bootstrap_mean, mean_interval
 
 FEWEST = 5
 """Minimum number of complete trials."""
@@ -34,23 +35,46 @@ def random_search(trials: Sequence[TrialResult], floor: float = 0.0, seed: int =
         trials: Trials whose configurations were drawn independently, so not by an adaptive sampler.
         floor: Lower bound of the score, such as 0 for a cross-entropy; -inf if there is none.
     """
-    scores = _scores(trials)
+    scores = _scores([trials])
     if scores is None:
         return None
-    ordered = np.sort(scores)
+    ordered = np.sort(scores[0])
     budgets = _budgets(ordered.size)
     means = [ordered @ _chances(ordered.size, k) for k in budgets]
     expected = np.clip(means, ordered[0], ordered[-1])  # corrects rounding
     low, high = _bands(ordered, budgets, floor, seed)
-    lines = (expected, np.minimum(low, expected), np.maximum(high, expected))
-    return Budget(tuple(budgets), *(tuple(line.tolist()) for line in lines))
+    return _budget(budgets, expected, np.minimum(low, expected), np.maximum(high, expected), "trials")
 
 
-def _scores(trials: Sequence[TrialResult]) -> Array | None:
+def repeated_searches(searches: Sequence[Sequence[TrialResult]], floor: float = 0.0) -> Budget | None:
+    """Return the mean best-so-far score of searches repeated with other seeds, for any sampler.
+
+    The band is the 95 % interval of the mean at each budget: Student's for fewer than six searches, the studentized
+    bootstrap for more. Pruned and failed trials count as in `random_search`. Returns None with fewer than two searches
+    or fewer than five complete trials in total.
+
+    Args:
+        searches: The trials of each search in the order of `ask`; the shortest search limits the length.
+        floor: Lower bound of the score.
+    """
+    scores = _scores(searches) if len(searches) > 1 else None
+    if scores is None:
+        return None
+    length = min(len(search) for search in scores)
+    budgets = _budgets(length)
+    so_far = np.minimum.accumulate([search[:length] for search in scores], axis=1)[:, [k - 1 for k in budgets]]
+    intervals = [_interval(column) for column in so_far.T]
+    low = np.maximum([interval.low for interval in intervals], floor)
+    return _budget(budgets, so_far.mean(axis=0), low, np.array([i.high for i in intervals]), "repeats")
+
+
+def _scores(searches: Sequence[Sequence[TrialResult]]) -> list[Array] | None:
     """Return each trial's objective, or the worst complete one if it has none; None with too few trials."""
-    scores = np.array([_score(trial) for trial in trials])
-    complete = scores[np.isfinite(scores)]
-    return np.where(np.isfinite(scores), scores, complete.max()) if complete.size >= FEWEST else None
+    found = [np.array([_score(trial) for trial in search]) for search in searches]
+    complete = np.concatenate([scores[np.isfinite(scores)] for scores in found])
+    if complete.size < FEWEST or not all(scores.size for scores in found):
+        return None
+    return [np.where(np.isfinite(scores), scores, complete.max()) for scores in found]
 
 
 def _score(trial: TrialResult) -> float:
@@ -105,3 +129,15 @@ def _survival(size: int, seed: int) -> Array:
     """Return drawn probabilities of a score above each of `size` ordered values, `[draws, 1 + size]`, first 1."""
     gaps = np.random.default_rng([seed, size]).dirichlet(np.ones(size + 1), DRAWS)
     return 1 - np.concatenate([np.zeros((DRAWS, 1)), np.cumsum(gaps[:, :-1], axis=1)], axis=1)
+
+
+def _interval(values: Array) -> Interval:
+    if values.size < FEWEST_FOR_BOOTSTRAP:
+        return mean_interval(values.tolist())
+    return bootstrap_mean(values.tolist())
+
+
+def _budget(
+    budgets: Sequence[int], expected: Array, low: Array, high: Array, source: Literal["trials", "repeats"]
+) -> Budget:
+    return Budget(tuple(budgets), tuple(expected.tolist()), tuple(low.tolist()), tuple(high.tolist()), source)

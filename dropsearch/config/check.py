@@ -86,6 +86,8 @@ def _problems(config: Config) -> Iterator[str]:
         yield f"budget must be left out with task=work, because the main run spends it, got {config.budget}"
     if config.budget is not None and parsed(config.budget) is None:
         yield f'budget must be a duration or a number of trials, such as 20m, 2h or "500 trials", got "{config.budget}"'
+    if config.budget is not None and config.study.repeats > 1:
+        yield f"study.repeats must be 1 with a budget, got {config.study.repeats}"
     if config.task == "retrain":
         yield from _retrain(config)
 

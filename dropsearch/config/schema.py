@@ -181,6 +181,8 @@ class StudyConfig:
 
     name: str = "${model.name}-${data.name}"
     n_trials: int = checked(30, Constraint(at_least=1, at_most=1_000_000))
+    repeats: int = checked(1, Constraint(at_least=1, at_most=10_000))
+    """Number of repetitions of each arm's search; selection uses the first one only."""
     storage: str | None = None
     warm_start: str | None = None
     """Earlier study whose best configurations are among the first trials: its output directory, storage or name."""

@@ -16,6 +16,11 @@ def trial_seed(seed: int, index: int) -> int:
     return derived_seed(seed, "trial", index)
 
 
+def repeat_seed(seed: int, repeat: int) -> int:
+    """Return the base seed of a repeated search: `seed` itself for the first one."""
+    return seed if repeat == 1 else derived_seed(seed, "repeat", repeat)
+
+
 def confirmation_seeds(seed: int, count: int) -> tuple[int, ...]:
     """Return `count` seeds that no search trial used; they are the same in every arm."""
     return tuple(derived_seed(seed, "confirm", index) for index in range(count))

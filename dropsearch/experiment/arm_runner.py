@@ -10,7 +10,7 @@ from dropsearch.config.budget import is_time
 from dropsearch.core.errors import RunError
 from dropsearch.core.records import ArmOutcome, Confirmed, TrialPhase, TrialResult
 from dropsearch.core.records.arms import typical_rates
-from dropsearch.core.seeds import confirmation_seeds
+from dropsearch.core.seeds import confirmation_seeds, repeat_seed
 from dropsearch.experiment.checkpoints import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
@@ -30,6 +30,7 @@ from dropsearch.study.selection import (
     retraining_count,
     winner,
 )
+from dropsearch.study.store import StudyStore
 from dropsearch.study.trial_entry import TrialKey
 from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.protocols import Engine, Feed
@@ -67,13 +68,14 @@ class ArmRunner:
 
     def search(self, watch: Watch) -> None:
         """Run each arm's study to its total."""
-        feeds = [self._search_feed(arm) for arm in self.studies]
+        feeds = [self._search_feed(arm, arm.search) for arm in self.studies]
         self._fill(feeds, watch)
         self.is_repeatable &= all(feed.is_repeatable for feed in feeds)
 
-    def trials_left(self) -> int:
-        """Return the number of missing trials in the arms' searches."""
-        return sum(max(self.context.config.study.n_trials - len(arm.search.results()), 0) for arm in self.studies)
+    def trials_left(self, number: int = 1) -> int:
+        """Return the number of missing trials in the arms' searches, or in a repetition of them."""
+        stores = [arm.search if number == 1 else arm.repeats[number - 2] for arm in self.studies]
+        return sum(max(self.context.config.study.n_trials - len(store.results()), 0) for store in stores)
 
     def retrainings_left(self) -> int:
         """Return the number of missing retrainings in the arms' confirmations, if none fails."""
@@ -90,12 +92,19 @@ class ArmRunner:
         """Return the number of trials that other processes ended, as of the last read."""
         return sum(store.ended_elsewhere for arm in self.studies for store in arm.stores)
 
-    def _search_feed(self, arm: ArmStudies) -> SearchFeed:
+    def repeat(self, watch: Watch, number: int) -> None:
+        """Run a repetition of each arm's search, 2 being the first, to the same total.
+
+        Its trials are not used for selection; otherwise arms would have more trials than their budget.
+        """
+        self._fill([self._search_feed(arm, arm.repeats[number - 2]) for arm in self.studies], watch)
+
+    def _search_feed(self, arm: ArmStudies, store: StudyStore) -> SearchFeed:
         return SearchFeed(
-            arm.search,
+            store,
             arm.space,
             total=self.context.config.study.n_trials,
-            seed=self.context.config.seed,
+            seed=repeat_seed(self.context.config.seed, store.repeat),
             cancelled=self.cancelled,
             most_at_once=most_at_once(self.context.config),
             timeout=self.context.config.study.timeout,
@@ -204,8 +213,9 @@ class ArmRunner:
         best = winner(candidates(arm.space, alike, known), len(self.seeds))
         typical = typical_rates(self.context.sites) if arm.arm.dropout != "off" else {}
         shown = self.context.monitor
+        again = tuple(store.results() for store in arm.repeats)
         own = confirmed[arm.arm.name]
-        return ArmOutcome(arm.arm, arm.search.results(), own, best, typical=typical, monitor=shown)
+        return ArmOutcome(arm.arm, arm.search.results(), own, best, typical=typical, monitor=shown, repeats=again)
 
     def _confirmed(self, arm: ArmStudies) -> tuple[Confirmed, ...]:
         return confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)

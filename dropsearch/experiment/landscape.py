@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from dropsearch.analysis.budget import random_search
+from dropsearch.analysis.budget import random_search, repeated_searches
 from dropsearch.analysis.response_curves import responses
 from dropsearch.core.records import ArmOutcome, Budget, Evidence, Monitor, Response, TrialResult
 from dropsearch.experiment.context import ExperimentContext
@@ -53,12 +53,13 @@ def _responses(context: ExperimentContext, arm: ArmStudies, outcome: ArmOutcome)
 
 
 def _budget(context: ExperimentContext, arm: ArmStudies, outcome: ArmOutcome) -> Budget | None:
-    """Return the arm's best score by number of trials, if these are independent."""
-    if context.config.sampler.name != "random":
-        return None
-    # Without the first trials (typical rates and zeros), which were not drawn.
-    drawn = [trial for trial in outcome.trials if not arm.space.is_given(trial.spec.params)]
-    found = random_search(drawn, _floor(outcome.monitor, outcome.trials))
+    """Return the arm's best score by number of trials, from repetitions or from independent trials."""
+    searches = (outcome.trials, *outcome.repeats)
+    floor = _floor(outcome.monitor, [trial for search in searches for trial in search])
+    found = repeated_searches(searches, floor)
+    if found is None and context.config.sampler.name == "random":
+        # Without the first trials (typical rates and zeros), which were not drawn.
+        found = random_search([t for t in outcome.trials if not arm.space.is_given(t.spec.params)], floor)
     return _shown(found, outcome.monitor) if found else None
 
 

@@ -42,9 +42,15 @@ def phases(arm_runner: ArmRunner) -> list[Phase]:
         )
         for each in asked
     ]
+    repeats = [
+        Phase(
+            f"repeat {number}", True, partial(arm_runner.trials_left, number), partial(arm_runner.repeat, number=number)
+        )
+        for number in range(2, arm_runner.context.config.study.repeats + 1)
+    ]
     search = Phase("search", True, arm_runner.trials_left, arm_runner.search, is_budgeted=True)
     confirm = Phase("confirm", False, arm_runner.retrainings_left, arm_runner.confirm, is_budgeted=True)
-    return [search, confirm, *varied]
+    return [search, confirm, *varied, *repeats]
 
 
 OTHER_ARMS = 1_000_000

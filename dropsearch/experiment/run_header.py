@@ -30,7 +30,7 @@ def run_header(
         **({"budget": f"{config.budget}: {bought}"} if bought else {}),
         "sites": _listed([f"{site.name} ({site.kind})" for site in context.sites if site.controllable]),
         "search": f"{len(arms)} arm{'s' if len(arms) > 1 else ''} ({', '.join(arms)}) x {config.study.n_trials} trials "
-        f"of up to {config.trainer.max_epochs} epochs; {_proposed(config)}",
+        f"of up to {config.trainer.max_epochs} epochs; {_proposed(config)}{_repeated(config)}",
         **_also(context),
         "confirm": f"{_confirmed(confirm)}, {confirmations} retrainings"
         f"{'; then the test set, once' if source.has_test else ''}",
@@ -83,6 +83,13 @@ def notes(context: ExperimentContext) -> tuple[str, ...]:
         origin = masked(context.config.study.warm_start or "")
         lines.append(f"each arm's first trials include the best settings of {origin}, trained anew")
     return (*lines, *context.source.notes)
+
+
+def _repeated(config: Config) -> str:
+    times = config.study.repeats
+    return f"; then the search {times - 1} more time{'s' if times > 2 else ''}, for the spread of its best" * (
+        times > 1
+    )
 
 
 def _also(context: ExperimentContext) -> dict[str, str]:

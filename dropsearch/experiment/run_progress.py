@@ -96,15 +96,15 @@ def run_stages(
     share, known = searched_share(config), paces or {}
     stages = []
     for name, count in trials.items():
-        is_search = name == "search"
+        is_search = name == "search" or name.startswith("repeat")
         each = epochs * (share if is_search else 1.0)
         pace = known.get("search" if is_search else "confirm")
-        seconds = epoch if is_search else None
+        seconds = epoch if name == "search" else None
         if pace is not None:
             trials_of_arm = -(-count // len(config.arms))
             length = clock_length(config, pace.at_once) if is_search else waves(trials_of_arm, pace.at_once)
             seconds = pace.of(each, length)
-        like, ratio = ("", 1.0) if is_search else ("search", confirm_ratio)
+        like, ratio = ("search", 1.0 if is_search else confirm_ratio) if name != "search" else ("", 1.0)
         stages.append(Stage(name, count * each, seconds, like, ratio))
     models = len(config.arms) * config.confirm.seeds
     if context.source.has_test:
@@ -133,6 +133,9 @@ def missing_trials(context: ExperimentContext, studies: Sequence[ArmStudies] = (
         if getattr(config.evidence, each.asked_by):
             arms_with = [arm for arm in studies if phase in arm.retrained] or context.searching_arms
             found[each.title] = config.confirm.seeds * each.most(sites) * len(arms_with)
+    for number in range(2, config.study.repeats + 1):
+        again = [len(arm.repeats[number - 2].results()) for arm in studies] or [0] * arms
+        found[f"repeat {number}"] = sum(max(n_trials - each, 0) for each in again)
     return found
 
 

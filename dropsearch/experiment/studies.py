@@ -1,4 +1,4 @@
-"""The studies of a run: for each arm its search, confirmation and other retrainings; what must not change in them."""
+"""The studies of a run: for each arm its searches, confirmation and other retrainings; what must not change in them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ class ArmStudies:
     space: Space
     search: StudyStore
     confirm: StudyStore
+    repeats: tuple[StudyStore, ...] = ()
+    """The second and further repetitions of the search."""
     retrained: Mapping[TrialPhase, StudyStore] = field(default_factory=dict)
     """Studies of requested retrainings of the winner with a change, by phase."""
 
     @property
     def stores(self) -> tuple[StudyStore, ...]:
         """All studies of the arm."""
-        return (self.search, self.confirm, *self.retrained.values())
+        return (self.search, self.confirm, *self.repeats, *self.retrained.values())
 
     def results(self) -> tuple[TrialResult, ...]:
         """Return all ended trials of all studies."""
@@ -130,24 +132,30 @@ def arm_studies(context: ExperimentContext, storage: Any, name: str, *, only_tra
         "crash_of": partial(crash_of, context.folder),
     }
     pruner = config.pruner
-    search = StudyStore(
-        storage,
-        study,
-        phase="search",
-        make_sampler=sampler_factory(config.sampler.made_by or config.sampler.name, config.sampler.n_startup_trials),
-        pruner=copy.deepcopy(pruner.made_by)
-        or make_pruner(pruner.name, config.trainer.max_epochs, pruner.n_startup_trials, pruner.warmup_epochs),
-        **shared,
-    )
+    searches = [
+        StudyStore(
+            storage,
+            study if repeat == 1 else f"{study}/repeat-{repeat}",
+            phase="search",
+            make_sampler=sampler_factory(
+                config.sampler.made_by or config.sampler.name, config.sampler.n_startup_trials
+            ),
+            pruner=copy.deepcopy(pruner.made_by)
+            or make_pruner(pruner.name, config.trainer.max_epochs, pruner.n_startup_trials, pruner.warmup_epochs),
+            repeat=repeat,
+            **shared,
+        )
+        for repeat in range(1, config.study.repeats + 1)
+    ]
     confirm = StudyStore(storage, f"{study}/confirm", phase="confirm", **shared)
     space = Space(context.space, arm, context.sites, typical_rates(context.sites))
-    if (earlier := context.space.earlier.get(name)) and NOTE not in search.notes:
-        search.note(NOTE, earlier)
+    if (earlier := context.space.earlier.get(name)) and NOTE not in searches[0].notes:
+        searches[0].note(NOTE, earlier)
     retrained: dict[TrialPhase, StudyStore] = {
         phase: StudyStore(storage, f"{study}/{RETRAININGS[phase].study}", phase=phase, **shared)
         for phase in retraining_phases(config, arm)
     }
-    return ArmStudies(arm, space, search, confirm, retrained)
+    return ArmStudies(arm, space, searches[0], confirm, tuple(searches[1:]), retrained)
 
 
 FOLDER_MARK = "study.id"

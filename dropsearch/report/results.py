@@ -85,6 +85,7 @@ def _arm(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[str, 
         },
         "typical": outcome.typical,
         "openings": outcome.test.openings if outcome.test else 0,
+        "repeats": [[_trial(trial, monitor) for trial in search] for search in outcome.repeats],
     }
 
 

@@ -124,6 +124,7 @@ class StudyFeed(ABC):
             params=params,
             phase=self.store.phase,
             configuration=trial.user_attrs.get("configuration"),
+            repeat=self.store.repeat,
             hyperparameters=self.space.hyperparameters(params),
         )
 

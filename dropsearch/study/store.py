@@ -42,6 +42,7 @@ class StudyStore:
 
     Args:
         fingerprint: Names and plain values that must be equal to continue the study.
+        repeat: Number of the repetition of the arm's search.
         crash_of: Returns how a dead process crashed, or an empty string if unknown.
         only_trains: Whether other processes track the results of this one.
     """
@@ -57,10 +58,11 @@ class StudyStore:
         allow_code_changes: bool = False,
         make_sampler: Callable[[int], BaseSampler] = RandomSampler,
         pruner: BasePruner | None = None,
+        repeat: int = 1,
         crash_of: Callable[[str], str] = lambda _: "",
         only_trains: bool = False,
     ) -> None:
-        self.arm = arm
+        self.arm, self.repeat = arm, repeat
         self.phase: TrialPhase = phase
         owner = {trial_entry.OWNER: process_id.this_process()}
         self._owned = {**owner, trial_entry.WORKER: True} if only_trains else owner
@@ -270,7 +272,7 @@ class StudyStore:
         return tuple(self._read(trial) for trial in counting if not self.known.is_tracked_by_its_owner(trial))
 
     def _read(self, trial: FrozenTrial) -> TrialResult:
-        return trial_entry.read(trial, self.arm, self.phase)
+        return trial_entry.read(trial, self.arm, self.phase, self.repeat)
 
     @property
     def notes(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from dropsearch.study.storage import open_storage, storage_exists
 FINGERPRINT, IDENTITY = "fingerprint", "id"
 CODE_CHANGES = "code changes"
 """Attribute with the names of what has changed in user code."""
-_PART = re.compile(rf"/(confirm|{'|'.join(each.study for each in RETRAININGS.values())})$")
+_PART = re.compile(rf"/(confirm|repeat-[0-9]+|{'|'.join(each.study for each in RETRAININGS.values())})$")
 """Suffixes of study names, after the arm's name, of studies other than the first search."""
 MOST_NAMES = 4
 """Number of changed classes and functions that a sentence names."""

@@ -125,10 +125,12 @@ def _point(point: EpochMetrics) -> list[Any]:
     return values if point.monitored is not None or point.logged else values[:-2]
 
 
-def read(trial: FrozenTrial, arm: str, phase: TrialPhase) -> TrialResult:
+def read(trial: FrozenTrial, arm: str, phase: TrialPhase, repeat: int = 1) -> TrialResult:
     """Return the result of an ended trial of an arm."""
     entry = _entry(trial)
-    spec = TrialSpec(arm=arm, number=trial.number, params=dict(trial.params), phase=phase, **entry["spec"])
+    spec = TrialSpec(
+        arm=arm, number=trial.number, params=dict(trial.params), phase=phase, repeat=repeat, **entry["spec"]
+    )
     curve = tuple(EpochMetrics(*point) for point in entry["curve"])
     state: State = entry["state"]
     sha256 = entry.get("checkpoint_sha256", "")

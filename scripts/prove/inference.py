@@ -36,6 +36,7 @@ def main() -> None:
             draws,
             powers,
             budgets,
+            repetitions,
             curves,
         )
     }
@@ -120,6 +121,16 @@ def budgets(experiments: int, generator: np.random.Generator) -> Iterator[Sequen
     for name in simulated.SCORES:
         found = {n: simulated.budget_coverage(name, n, max(experiments // 2, 20), generator) for n in asked}
         yield name, *(f"{100 * found[n][k]:.1f}" for n, ks in asked.items() for k in ks)
+
+
+def repetitions(experiments: int, generator: np.random.Generator) -> Iterator[Sequence[str]]:
+    asked = {2: (1, 10, 30), 3: (1, 10, 30), 5: (1, 10, 30), 10: (1, 10, 30)}
+    yield from _head(
+        "coverage of the best so far of 30 trials, %", *(f"{r} x {k}" for r, ks in asked.items() for k in ks)
+    )
+    for name in simulated.SCORES:
+        found = {r: simulated.repeats_coverage(name, 30, r, max(experiments // 5, 20), generator) for r in asked}
+        yield name, *(f"{100 * found[r][k]:.0f}" for r, ks in asked.items() for k in ks)
 
 
 def curves(experiments: int, generator: np.random.Generator) -> Iterator[Sequence[str]]:

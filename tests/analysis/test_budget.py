@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropsearch.analysis.budget import random_search
-from tests.stats.simulations import budget_coverage, scored
+from dropsearch.analysis.budget import random_search, repeated_searches
+from dropsearch.stats.intervals import mean_interval
+from tests.stats.simulations import budget_coverage, repeats_coverage, scored
 
 losses = st.lists(st.floats(0, 10), min_size=5, max_size=9)
 
@@ -76,6 +77,7 @@ def test_a_long_search_has_fewer_points_and_ends_with_its_best():
 def test_of_too_few_complete_trials_nothing_is_said(complete):
     states = ["COMPLETE"] * complete + ["FAIL"] * 10
     assert random_search(scored([0.5] * len(states), states)) is None
+    assert repeated_searches([scored([0.5] * 10, ["FAIL"] * 10)] * 2) is None
 
 
 @pytest.mark.slow
@@ -83,3 +85,34 @@ def test_of_too_few_complete_trials_nothing_is_said(complete):
 def test_the_band_of_random_search_covers_what_it_says(name):
     covered = budget_coverage(name, 20, 150, np.random.default_rng(20261122))
     assert min(covered.values()) >= 0.95 - 2.33 * math.sqrt(0.05 * 0.95 / 150)
+
+
+def test_repeated_searches_give_the_mean_of_their_best_so_far():
+    budget = repeated_searches([scored([0.5, 0.6, 0.2]), scored([0.9, 0.3, 0.4])])
+    assert budget.source == "repeats"
+    assert budget.expected == pytest.approx((0.7, 0.4, 0.25))
+
+
+def test_the_band_of_a_few_repeated_searches_is_students():
+    searches = [[0.5, 0.6, 0.2], [0.9, 0.3, 0.4], [0.8, 0.7, 0.3]]
+    budget = repeated_searches([scored(search) for search in searches], floor=-math.inf)
+    last = mean_interval([0.2, 0.3, 0.3])
+    assert (budget.low[-1], budget.high[-1]) == (last.low, last.high)
+
+
+def test_no_band_goes_below_the_floor():
+    assert min(repeated_searches([scored([0.1, 0.9, 0.8]), scored([0.9, 0.9, 0.1])]).low) == 0
+
+
+def test_searches_of_unequal_length_are_compared_up_to_the_shortest():
+    assert repeated_searches([scored([0.5] * 7), scored([0.4] * 5)]).trials == (1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize("searches", [[], [[0.5] * 9], [[0.5] * 9, []]])
+def test_one_search_has_no_spread(searches):
+    assert repeated_searches([scored(search) for search in searches]) is None
+
+
+def test_the_band_of_five_repeated_searches_covers_what_it_says():
+    covered = repeats_coverage("bowl of 6 sites", 20, 5, 200, np.random.default_rng(3))
+    assert min(covered.values()) >= 0.95 - 2.33 * math.sqrt(0.05 * 0.95 / 200)

@@ -18,6 +18,8 @@ ILLEGAL = [
     ("seed", 10**30, "seed must be below"),
     ("study.n_trials", 0, "study.n_trials must be at least 1, got 0 (see conf/config.yaml)"),
     ("study.n_trials", -3, "study.n_trials must be at least 1, got -3"),
+    ("study.repeats", 0, "study.repeats must be at least 1, got 0 (see conf/config.yaml)"),
+    ("study.repeats", 10**6, "study.repeats must be at most 10000"),
     ("study.n_trials", 10**22, "study.n_trials must be at most 1000000"),
     ("study.name", " ", "study.name must be a name on one line"),
     ("study.name", "a\nb", "study.name must be a name on one line, got 'a\\nb'"),

@@ -36,7 +36,7 @@ def test_a_tilde_means_the_home_folder(composed: Compose, monkeypatch: pytest.Mo
         (["+study.n_trails=1"], '(did you mean "study.n_trials"?)'),
         (
             ["+study.zzz=1"],
-            "(study has allow_code_changes, n_trials, name, retry_failed, storage, timeout, warm_start)",
+            "(study has allow_code_changes, n_trials, name, repeats, retry_failed, storage, timeout, warm_start)",
         ),
         (["study.name=${nope}"], "study.name must be a value or refer to an existing key"),
         (["study.name=${study.name}"], "cannot be resolved"),

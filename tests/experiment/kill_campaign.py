@@ -32,6 +32,8 @@ class Campaign:
     """The storage of a study, with FOLDER in the place of its folder; the default journal where it is empty."""
     seed: int = 0
     overrides: tuple[str, ...] = ("engine=sequential",)
+    repeats: int = 1
+    """How often each arm's search is done."""
     kills_per_study: int = 10
     span: float = 1.6
     """About as many seconds as a run takes."""
@@ -80,7 +82,7 @@ class Campaign:
         self._audit(folder, storage, n_trials)
 
     def _audit(self, folder: Path, storage: str, n_trials: int) -> None:
-        study_audit.check_everything(folder, storage, ARMS, n_trials, TOP_K, SEEDS)
+        study_audit.check_everything(folder, storage, ARMS, n_trials, TOP_K, SEEDS, self.repeats)
         self.endings += 1
 
     def _job(
@@ -96,6 +98,7 @@ class Campaign:
             f"study.storage={storage}",
             f"arms=[{','.join(ARMS)}]",
             f"study.n_trials={n_trials}",
+            f"study.repeats={self.repeats}",
             f"confirm.top_k={TOP_K}",
             f"confirm.seeds={SEEDS}",
             *TINY,
@@ -109,7 +112,15 @@ class Campaign:
 
 
 def _phase(log: str) -> str:
-    return "confirm" if "[confirm]" in log else "search" if "[search]" in log else "start"
+    return (
+        "repeat"
+        if "[repeat 2]" in log
+        else "confirm"
+        if "[confirm]" in log
+        else "search"
+        if "[search]" in log
+        else "start"
+    )
 
 
 def _moment(draw: random.Random, span: float, first: bool) -> dict[str, Any]:

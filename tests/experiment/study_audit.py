@@ -72,16 +72,18 @@ def check_nothing_changed(before: dict[Key, FrozenTrial], after: dict[Key, Froze
         assert {k: repr(v) for k, v in was.items()} == {k: repr(v) for k, v in now.items()}, f"{key} has changed"
 
 
-def check_totals(storage: str, arms: list[str], n_trials: int, top_k: int, seeds: int) -> None:
+def check_totals(storage: str, arms: list[str], n_trials: int, top_k: int, seeds: int, repeats: int = 1) -> None:
     """Each arm has its trials and its confirmations, each once, and nothing is left open."""
     found = studies(storage)
-    assert set(found) == {f"{NAME}/{arm}{kind}" for arm in arms for kind in ("", "/confirm")}
+    searches = ["", *(f"/repeat-{number}" for number in range(2, repeats + 1))]
+    assert set(found) == {f"{NAME}/{arm}{kind}" for arm in arms for kind in (*searches, "/confirm")}
     for study in found.values():
         open_ones = [t.number for t in study.trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
         assert not open_ones, f"{study.study_name}: {open_ones} are still open"
     for arm in arms:
-        indices = sorted(t.user_attrs["index"] for t in _counting(found[f"{NAME}/{arm}"]))
-        assert indices == list(range(n_trials)), (arm, indices)
+        for search in searches:
+            indices = sorted(t.user_attrs["index"] for t in _counting(found[f"{NAME}/{arm}{search}"]))
+            assert indices == list(range(n_trials)), (arm, search, indices)
         complete = [t for t in _counting(found[f"{NAME}/{arm}"]) if t.state == TrialState.COMPLETE]
         best = {t.number for t in sorted(complete, key=lambda t: t.value)[:top_k]}  # type: ignore[arg-type, return-value]
         pairs = Counter(
@@ -144,9 +146,11 @@ def check_results(path: Path, storage: str | None = None) -> None:
         assert (path.parent / "best" / f"{arm}.ckpt").exists()
 
 
-def check_everything(folder: Path, storage: str, arms: list[str], n_trials: int, top_k: int, seeds: int) -> None:
+def check_everything(
+    folder: Path, storage: str, arms: list[str], n_trials: int, top_k: int, seeds: int, repeats: int = 1
+) -> None:
     """All of the above, for a study that has come to its end; MLflow where it was used."""
-    check_totals(storage, arms, n_trials, top_k, seeds)
+    check_totals(storage, arms, n_trials, top_k, seeds, repeats)
     check_results(folder / "results.json", storage)
     if (folder / "mlflow.db").exists():
         check_mlflow(f"sqlite:///{folder}/mlflow.db", storage)

@@ -25,7 +25,7 @@ COMMAND_LINE = [
     ("max_epochs=3", '(did you mean "trainer.max_epochs"?)'),
     (
         "+study.foo=3",
-        '"study.foo" is not a key of the configuration (study has allow_code_changes, n_trials, name, retry_failed, ',
+        '"study.foo" is not a key of the configuration (study has allow_code_changes, n_trials, name, repeats, ',
     ),
     ("++foo=3", '"foo" is not a key'),
     ("study.n_trials=abc", "study.n_trials has the wrong type: Value 'abc' of type 'str'"),

@@ -95,7 +95,7 @@ done
 """
 COMPLETED = {
     "model=": "model=cnn model=mlp model=rnn model=transformer",
-    "study.": "study.allow_code_changes= study.n_trials= study.name= study.retry_failed= "
+    "study.": "study.allow_code_changes= study.n_trials= study.name= study.repeats= study.retry_failed= "
     "study.storage= study.timeout= study.warm_start=",
     "sampler=t": "sampler=tpe",
 }

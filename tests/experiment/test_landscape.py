@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -24,8 +25,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Summary:
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> Summary:
-    """A run whose sampler learns, and whose searches are too short for curves."""
-    return searched(composed(*SMALL, "study.n_trials=5", f"output_dir={tmp_path_factory.mktemp('learnt')}"))
+    """A run whose sampler learns, and whose searches are too short for curves, done twice."""
+    few = ("study.n_trials=5", "study.repeats=2")
+    return searched(composed(*SMALL, *few, f"output_dir={tmp_path_factory.mktemp('learnt')}"))
 
 
 def test_each_site_of_an_arm_that_searched_rates_has_a_curve(drawn: Summary):
@@ -50,9 +52,14 @@ def test_the_budget_of_a_random_search_rests_on_the_trials_that_were_drawn(drawn
     # Trial 0 is the typical point, trial 1 of an arm that searches rates has none.
     for arm, count in (("none", 11), ("dropout", 10)):
         budget = drawn.evidence.budgets[arm]
-        assert budget.trials[-1] == count
+        assert (budget.source, budget.trials[-1]) == ("trials", count)
         losses = [trial.best.objective for trial in drawn.arms[arm].trials[-count:] if trial.best]
         assert budget.expected[-1] == pytest.approx(min(losses))
+
+
+def test_where_the_sampler_learns_the_budget_rests_on_repetitions(learnt: Summary):
+    assert learnt.evidence
+    assert {budget.source for budget in learnt.evidence.budgets.values()} == {"repeats"}
 
 
 def test_too_few_trials_are_said_to_be_too_few(learnt: Summary):
@@ -61,9 +68,10 @@ def test_too_few_trials_are_said_to_be_too_few(learnt: Summary):
     assert any("dropout is not known: " in note for note in learnt.evidence.notes)
 
 
-def test_a_search_whose_sampler_learns_has_no_budget(learnt: Summary):
-    assert learnt.evidence
-    assert learnt.evidence.budgets == {}
+def test_one_search_whose_sampler_learns_has_no_budget(tmp_path: Path):
+    summary = searched(composed(*SMALL, "study.n_trials=5", "arms=[none]", f"output_dir={tmp_path}"))
+    assert summary.evidence
+    assert summary.evidence.budgets == {}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +89,6 @@ def test_what_no_score_can_be_below(monitor: Monitor, objectives: list[float], f
 
 
 def test_a_curve_of_what_is_better_when_more_is_turned_round():
-    found = Budget((1, 2), (-0.8, -0.9), (-1.0, -1.0), (-0.7, -0.85))
+    found = Budget((1, 2), (-0.8, -0.9), (-1.0, -1.0), (-0.7, -0.85), "trials")
     shown = _shown(found, Monitor("val_acc", "max"))
     assert shown == replace(found, expected=(0.8, 0.9), low=(0.7, 0.85), high=(1.0, 1.0))

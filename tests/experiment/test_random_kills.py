@@ -11,12 +11,14 @@ from tests.experiment.forked_runs import RunForker
 from tests.experiment.kill_campaign import Campaign
 
 
-@pytest.mark.parametrize(("storage", "kills", "seed"), [("", 3, 20), ("sqlite:///FOLDER/study.db", 3, 21)])
+@pytest.mark.parametrize(
+    ("storage", "kills", "seed", "repeats"), [("", 3, 20, 2), ("sqlite:///FOLDER/study.db", 3, 21, 1)]
+)
 def test_kills_at_random_moments_lose_and_repeat_nothing(
-    run_forker: RunForker, tmp_path: Path, storage: str, kills: int, seed: int
+    run_forker: RunForker, tmp_path: Path, storage: str, kills: int, seed: int, repeats: int
 ) -> None:
     light = ("engine=sequential", "evidence=off")
-    campaign = Campaign(run_forker, tmp_path, storage, seed, light, kills_per_study=kills)
+    campaign = Campaign(run_forker, tmp_path, storage, seed, light, repeats, kills_per_study=kills)
     try:
         campaign.run(kills)
     except AssertionError as error:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dropsearch.analysis.budget import random_search
+from dropsearch.analysis.budget import random_search, repeated_searches
 from dropsearch.analysis.response_curves import responses
 from dropsearch.core.records import ARMS, Budget, Comparison, EpochMetrics, TrialResult, TrialSpec
 from dropsearch.stats.comparisons import contrasted, contrasts_of, planned_contrasts
@@ -289,6 +289,18 @@ def budget_coverage(name: str, trials: int, experiments: int, generator: Random)
         budget = random_search(scored(scores), seed=experiment)
         assert budget is not None
         truth = [expected_best(everything, k, scores.max()) for k in budget.trials]
+        inside += _holds(budget, truth)
+    return dict(zip(range(1, trials + 1), (inside / experiments).tolist(), strict=True))
+
+
+def repeats_coverage(name: str, trials: int, repeats: int, experiments: int, generator: Random) -> dict[int, float]:
+    """By budget, the share of sets of searches whose band holds the expected best."""
+    draw, inside = SCORES[name], np.zeros(trials)
+    everything = np.sort(draw(generator, (20_000,)))
+    truth = [expected_best(everything, k) for k in range(1, trials + 1)]
+    for _ in range(experiments):
+        budget = repeated_searches([scored(scores) for scores in draw(generator, (repeats, trials))])
+        assert budget is not None
         inside += _holds(budget, truth)
     return dict(zip(range(1, trials + 1), (inside / experiments).tolist(), strict=True))
 

@@ -84,6 +84,8 @@ class Budget:
     low: tuple[float, ...]
     high: tuple[float, ...]
     """The 95 % band of `expected`; infinite if the score is unbounded."""
+    source: Literal["trials", "repeats"]
+    """Whether it is estimated from independent trials of one search, or observed in repeated searches."""
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,8 @@ class ArmOutcome:
     typical: Mapping[str, float] = field(default_factory=dict)
     """Typical rate of each site of this arm, for comparison with the found rates."""
     monitor: Monitor = field(default_factory=Monitor)
+    repeats: tuple[tuple[TrialResult, ...], ...] = ()
+    """Trials of each repetition of the search, which are not used for selection."""
     val_by_example: tuple[Sequence[float], ...] = ()
     """The monitored metric `[seeds][groups of validation examples]`, if there is no test set; empty if unknown."""
 

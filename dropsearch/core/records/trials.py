@@ -38,6 +38,8 @@ class TrialSpec:
     phase: TrialPhase = "search"
     configuration: int | None = None
     """In a confirmation, the number of the retrained search trial."""
+    repeat: int = 1
+    """Repetition of the arm's search; selection uses the first one only."""
     variation: str = ""
     """In a retraining with a change, a description of the change."""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -50,8 +52,10 @@ class TrialSpec:
 
     @property
     def key(self) -> str:
-        """A name that is unique in a run: ``dropout/3`` or ``dropout/confirm/12``."""
-        return f"{self.arm}/{self.number}" if self.phase == "search" else f"{self.arm}/{self.phase}/{self.number}"
+        """A name that is unique in a run: ``dropout/3``, ``dropout/repeat-2/3`` or ``dropout/confirm/12``."""
+        repeat = f"/repeat-{self.repeat}/" if self.repeat > 1 else "/"
+        middle = repeat if self.phase == "search" else f"/{self.phase}/"
+        return f"{self.arm}{middle}{self.number}"
 
 
 @dataclass(frozen=True)

@@ -150,16 +150,22 @@ def _response_alt(found: Mapping[str, Response]) -> str:
     return "; ".join(text)
 
 
+SOURCES = {
+    "trials": "Estimated from the trials of one search, as if they were independent.",
+    "repeats": "Seen in repeated searches.",
+}
+
+
 def budgets(summary: Summary) -> FigureLayout | None:
     """Draw the expected best score by number of trials, one line and band per arm; return None if not estimated."""
     known = summary.evidence.budgets if summary.evidence else {}
     found = {arm: known[arm] for arm in summary.arms if arm in known and known[arm].trials}
     if not found:
         return None
+    sources = dict.fromkeys(SOURCES[budget.source] for budget in found.values())
     drawn = figure_layout(
         "Expected best score by number of trials",
-        "Bands: 95 %, estimated from the trials of one search, as if they were independent. The best of a search "
-        "flatters: confirmed scores decide.",
+        f"Bands: 95 %. {' '.join(sources)} The best of a search flatters: confirmed scores decide.",
         1,
         [key(arm) for arm in found],
         alt="; ".join(_budget_alt(arm, budget) for arm, budget in found.items()),

@@ -113,7 +113,7 @@ class RunState:
         arm, spec = self._arm(result.spec.arm), result.spec
         if spec.phase == "confirm":
             arm.confirmed += 1
-        if spec.phase != "search" or result.interrupted:
+        if spec.phase != "search" or spec.repeat > 1 or result.interrupted:
             return
         arm.ended[result.state] += 1
         best = result.best

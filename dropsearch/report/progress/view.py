@@ -51,7 +51,8 @@ class Snapshot:
     @property
     def work(self) -> str:
         """What happens in the stage, in at most 80 characters where there is no hint; may be empty."""
-        return ", ".join(filter(None, (WORK.get(self.stage), self.hint)))
+        repeated = "the search is repeated with other seeds" if self.stage.startswith("repeat ") else ""
+        return ", ".join(filter(None, (WORK.get(self.stage, repeated), self.hint)))
 
     @property
     def trains(self) -> bool:

@@ -39,7 +39,7 @@ class RunTree:
         self.parent = parent
         self._arms: dict[str, str] = {}
         self._parts: dict[tuple[str, str], str] = {}
-        """Runs of an arm that group retrainings of one purpose."""
+        """Runs of an arm that group retrainings of one purpose, or a repetition of its search."""
         self._trials: dict[str, OpenTrial] = {}
 
     def describe(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -128,14 +128,15 @@ class RunTree:
         return self._arms[arm]
 
     def _above(self, spec: TrialSpec) -> str:
-        """Return the parent of a trial's run: that of its arm, or of the arm's retrainings."""
+        """Return the parent of a trial's run: that of its arm, or of the arm's retrainings or repetition."""
         arm = self._arm(spec.arm)
-        if spec.phase == "search":
+        if spec.phase == "search" and spec.repeat == 1:
             return arm
-        part = spec.arm, spec.phase
-        if part not in self._parts:
-            self._parts[part] = self._runs.create(" ".join(part), spec.phase, {ARM: spec.arm}, parent=arm)
-        return self._parts[part]
+        kind = "repeat" if spec.phase == "search" else spec.phase
+        part = f"repeat {spec.repeat}" if kind == "repeat" else kind
+        if (spec.arm, part) not in self._parts:
+            self._parts[spec.arm, part] = self._runs.create(f"{spec.arm} {part}", kind, {ARM: spec.arm}, parent=arm)
+        return self._parts[spec.arm, part]
 
     def _trial(self, spec: TrialSpec, start: int, state: Mapping[str, str] | None = None) -> OpenTrial:
         if spec.key not in self._trials:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -145,6 +146,13 @@ def test_the_best_so_far_is_that_of_complete_trials_of_the_search(log, clock):
     progress.end(ended(val_loss=0.2, phase="confirm"))
     progress.end(ended("none", val_loss=0.6))
     assert progress.snapshot().best == (0.5, "dropout")
+
+
+def test_a_repetition_of_the_search_is_no_best(log, clock):
+    progress = progress_of(log, clock, 2)
+    again = ended("none", 0.1)
+    progress.end(replace(again, spec=replace(again.spec, repeat=2)))
+    assert progress.snapshot().best is None
 
 
 def test_the_best_is_shown_as_the_monitor_has_it(log, clock):

@@ -71,6 +71,18 @@ def test_runs_stand_under_one_another(begin: Begin, find: Find):
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
 
 
+def test_a_repetition_of_a_search_stands_under_its_arm_with_its_trials_below(begin: Begin, find: Find):
+    tracker = begin()
+    tracker.end(make_result(3))
+    tracker.end(make_result(spec=make_spec(3, repeat=2)))
+    tracker.finish(make_summary(), [])
+    runs = find()
+    assert runs["dropout repeat 2"].data.tags["dropsearch.kind"] == "repeat"
+    assert runs["dropout repeat 2"].data.tags["mlflow.parentRunId"] == runs["dropout"].info.run_id
+    assert runs["dropout/repeat-2/3"].data.tags["mlflow.parentRunId"] == runs["dropout repeat 2"].info.run_id
+    assert runs["dropout/3"].data.tags["mlflow.parentRunId"] == runs["dropout"].info.run_id
+
+
 def test_a_trials_run_holds_its_parameters_its_curves_and_its_best_values(begin: Begin, find: Find, output_dir: Path):
     tracker = begin()
     for metrics in make_curve():
