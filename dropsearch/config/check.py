@@ -238,6 +238,8 @@ def _evidence(config: Config) -> Iterator[str]:
     samples = config.evidence.monte_carlo
     if samples != sorted(set(samples)) or not all(1 <= count <= MOST_SAMPLES for count in samples):
         yield f"evidence.monte_carlo must be increasing numbers from 1 to {MOST_SAMPLES}, got {samples}"
+    if config.task == "evidence" and config.evidence.name == "off":
+        yield "evidence must be on with task=evidence, got off"
     for name, value in vars(config.evidence).items():
         if value is True and config.evidence.name == "off":
             yield f"evidence must be on with evidence.{name}=true, got off"

@@ -259,9 +259,9 @@ class Config:
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
     sites: SitesConfig = field(default_factory=SitesConfig)
-    task: str = checked("search", Constraint(one_of=("search", "work", "plan", "sites", "retrain")))
+    task: str = checked("search", Constraint(one_of=("search", "work", "plan", "sites", "retrain", "evidence")))
     """search; work (train trials of a study that another process runs); plan (show how trials would train);
-    sites (list dropout sites); or retrain."""
+    sites (list dropout sites); retrain; or evidence (measure an earlier run)."""
     monitor: str = "val_loss"
     mode: str = checked("min", Constraint(one_of=("min", "max")))
     """Whether the monitored metric is minimized or maximized."""

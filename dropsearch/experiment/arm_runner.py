@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from dropsearch.config.budget import is_time
-from dropsearch.core.errors import RunError
+from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import ArmOutcome, Confirmed, TrialPhase, TrialResult
 from dropsearch.core.records.arms import typical_rates
 from dropsearch.core.seeds import confirmation_seeds, repeat_seed
@@ -16,7 +16,7 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
 from dropsearch.experiment.studies import ArmStudies
 from dropsearch.experiment.watchdog import HeardFeed, Watchdog
-from dropsearch.experiment.winner_tests import WinnerTests
+from dropsearch.experiment.winner_tests import WinnerTests, unfinished
 from dropsearch.study.failures import may_succeed, release_invalid
 from dropsearch.study.feeds import StudyFeed
 from dropsearch.study.leases import heartbeat
@@ -197,6 +197,28 @@ class ArmRunner:
             outcome = found[arm.arm.name]
             if outcome.winner:
                 found[arm.arm.name] = self._tests.judged(arm, outcome, outcome.winner, step)
+        return found
+
+    def recorded(self) -> dict[str, ArmOutcome]:
+        """Return the outcomes of a finished earlier run, without training, testing or recording anything.
+
+        Raises:
+            InputError: The study is not finished, or a winner's checkpoint is missing.
+        """
+        for arm in self.studies:
+            missing = self._planned(arm)[1]
+            if missing or not arm.search.results():
+                what = f"{len(missing)} retrainings" if missing else "all trials"
+                raise InputError(
+                    unfinished(self.context.config.study.name, f"{what} of arm {arm.arm.name} are missing")
+                )
+        found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
+        for arm in self.studies:
+            outcome = found[arm.arm.name]
+            if outcome.winner is not None:
+                self._tests.check_opened(arm, outcome.winner)
+                found[arm.arm.name] = self._tests.judged(arm, outcome, outcome.winner)
+                self._tests.check_kept(outcome.winner.results)
         return found
 
     def _planned(self, arm: ArmStudies) -> tuple[tuple[TrialKey, ...], set[TrialKey]]:

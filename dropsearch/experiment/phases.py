@@ -79,6 +79,14 @@ def vary(arm_runner: ArmRunner, watch: Watch, phase: TrialPhase) -> None:
     arm_runner.vary(watch, phase, feed)
 
 
+def missing(arm: ArmStudies, winner: Confirmed | None) -> str:
+    """Return a message about missing requested retrainings; empty if there are none."""
+    for phase in arm.retrained:
+        if count := _left(arm, winner, phase):
+            return f"{count} {RETRAININGS[phase].missing} are missing in arm {arm.arm.name}"
+    return ""
+
+
 def count_left(arm_runner: ArmRunner, phase: TrialPhase) -> int:
     """Return the number of missing retrainings of all arms."""
     return sum(_left(arm, arm_runner.winner(arm), phase) for arm in arm_runner.studies if phase in arm.retrained)

@@ -24,9 +24,9 @@ def check_prerequisites(config: Config) -> None:
     if config.cluster.name == "ray":
         require("cluster=ray", "ray")
     check_folder(Path(config.output_dir))
-    if config.task in ("search", "work", "plan"):
+    if config.task in ("search", "work", "evidence", "plan"):
         check_storage(config.study.storage, Path(config.output_dir) / "study.journal")
-    if config.task in ("search", "plan"):
+    if config.task in ("search", "evidence", "plan"):
         _check_tracking(config)
 
 

@@ -67,9 +67,13 @@ def python() -> str:
     return str(executable.relative_to(here)) if executable.is_relative_to(here) else str(executable)
 
 
-def this_command() -> str:
-    """Return the command of this process, with references to the environment in place of passwords and tokens."""
-    return shlex.join([python(), "-m", "dropsearch", *map(_without_secret, sys.argv[1:])])
+def this_command(without: str = "") -> str:
+    """Return the command of this process so that it can be repeated, without one of its words.
+
+    Passwords and tokens are replaced by references to environment variables.
+    """
+    words = (_without_secret(word) for word in sys.argv[1:] if word != without)
+    return shlex.join([python(), "-m", "dropsearch", *words])
 
 
 def _without_secret(word: str) -> str:
@@ -120,7 +124,7 @@ def commands(
         if not by_function:
             found["retrain"] = shlex.join([python(), "-m", "dropsearch", "--config-dir", folder, "--config-name", best])
     if not by_function:
-        found["continue"] = this_command()
+        found["continue"] = this_command(without="task=evidence")
     return found, failure
 
 

@@ -60,7 +60,9 @@ class RunBudget:
             self._costs = measured_costs(context, plan, engine, slowness(watch.elapsed(), watch.busy()))
             if self._costs.arms * 8 * self._costs.model > MOST_EVIDENCE * self._available:
                 config.evidence.name, self._costs = "off", dataclasses.replace(self._costs, model=0.0)
-                self.remarks.append("the budget leaves no time for evidence: a larger one measures it")
+                self.remarks.append(
+                    "the budget leaves no time for evidence: use task=evidence to measure it afterwards"
+                )
         used = self._clock() if self._clock else 0.0
         enough(self._costs, self._available, used, in_time=self._clock is not None)
 

@@ -37,8 +37,14 @@ from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine
 
 
-def run_progress(context: ExperimentContext, plan: Plan, studies: Sequence[ArmStudies]) -> Progress:
-    """Return the progress of a run that trains the missing trials of its studies."""
+def run_progress(context: ExperimentContext, plan: Plan | None, studies: Sequence[ArmStudies]) -> Progress:
+    """Return the progress of a run that trains the missing trials of its studies.
+
+    Args:
+        context: What the run consists of.
+        plan: The plan; None if nothing is trained.
+        studies: The arms' studies.
+    """
     config = context.config
     state = RunState(
         config.arms, config.study.n_trials, config.trainer.max_epochs, searched_share(config), context.monitor
@@ -47,8 +53,10 @@ def run_progress(context: ExperimentContext, plan: Plan, studies: Sequence[ArmSt
         state.known(arm.results())
     with measuring_threads(context):
         model = evidence_pace(context)
-    trials, epoch = missing_trials(context, studies), planned_pace(context, plan)
-    return Progress(Forecast(run_stages(context, trials, epoch, _ratio(context, plan), model)), state, views(context))
+    trials = missing_trials(context, studies) if plan else {}
+    epoch, ratio = (planned_pace(context, plan), _ratio(context, plan)) if plan else (None, 1.0)
+    stages = run_stages(context, trials, epoch, ratio, model)
+    return Progress(Forecast(stages), state, views(context))
 
 
 def planned_stages(

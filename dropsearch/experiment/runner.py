@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import first_cause
@@ -55,7 +56,7 @@ class ExperimentRun:
     """
 
     def __init__(
-        self, context: ExperimentContext, engine: Engine, tracker: Tracker, watch: Stopwatch, plan: Plan
+        self, context: ExperimentContext, engine: Engine, tracker: Tracker, watch: Stopwatch, plan: Plan | None = None
     ) -> None:
         self.context, self.engine, self.tracker, self.watch = context, engine, tracker, watch
         self.plan = plan
@@ -67,15 +68,24 @@ class ExperimentRun:
 
     def open(self) -> None:
         """Connect the tracker, open the studies, then the parent run, so that a tracker error creates no study."""
-        config, source = self.context.config, self.context.source
-        self.tracker.connect(f"{config.model.name}-{source.name}")
+        config = self.context.config
+        self.tracker.connect(f"{config.model.name}-{self.context.source.name}")
         make_output_folder(self.context.folder)
         storage = open_storage(config.study.storage, self.context.folder / "study.journal")
-        studies = [arm_studies(self.context, storage, name) for name in config.arms]
+        self.open_studies(storage)
+        mark_folder(self.context, storage)
+        self.start_tracking(storage)
+
+    def open_studies(self, storage: Any) -> None:
+        """Open the studies; create them if necessary."""
+        studies = [arm_studies(self.context, storage, name) for name in self.context.config.arms]
         self.arm_runner = ArmRunner(self.context, studies, self.engine, self.interruption)
         if changed := sorted({name for arm in studies for name in arm.search.code_changes}):
             self.remarks.append(CODE_CHANGED.format(listed(changed)))
-        mark_folder(self.context, storage)
+
+    def start_tracking(self, storage: Any, *, amends: bool = False) -> None:
+        """Open the parent run, or that of an earlier invocation to extend it."""
+        config, source = self.context.config, self.context.source
         self.tracker.start(
             study=config.study.name,
             study_id=identity(storage, config.study.name),
@@ -89,6 +99,7 @@ class ExperimentRun:
                 "input_shape": list(source.input_shape),
                 "classes": source.classes,
             },
+            amends=amends,
         )
 
     def _track_untracked_results(self) -> None:
@@ -108,7 +119,7 @@ class ExperimentRun:
     def work(self) -> Summary:
         """Search, confirm and test, and close everything in any case."""
         try:
-            if self.context.config.budget is not None:
+            if self.context.config.budget is not None and self.plan is not None:
                 self.budget = RunBudget(self.context, self.plan, self.engine, self.watch)
                 self.remarks += self.budget.remarks
             self.open()
@@ -199,8 +210,8 @@ class ExperimentRun:
     def _run_header(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.arm_runner.studies)
         bought = self.budget.describe() if self.budget else ""
-        is_chosen = self.plan.layouts or self.context.config.engine.threads != "auto"
-        threads = described_layout(self.context, self.plan) if is_chosen else ""
+        is_chosen = self.plan is not None and (self.plan.layouts or self.context.config.engine.threads != "auto")
+        threads = described_layout(self.context, self.plan) if self.plan is not None and is_chosen else ""
         return run_header(self.context, self.engine.description, done, self.tracker.location, bought, threads)
 
     def _train(self) -> None:
@@ -250,7 +261,7 @@ class ExperimentRun:
             return self.with_evidence(summary)
         except USER_ERRORS as error:  # user code may fail here; everything else is done
             cause = f"{type(error).__name__}: {first_cause(error)[:200]}"
-            note = f"what dropout did in the winners was not measured ({cause}); repeat the command to try again"
+            note = f"what dropout did in the winners was not measured ({cause}); use task=evidence to try again"
             print(f"evidence: {note}", file=sys.stderr)
             return dataclasses.replace(summary, notes=(*summary.notes, note))
 
@@ -262,7 +273,7 @@ class ExperimentRun:
         if not looks:
             return summary
         if self.budget is not None and not self.budget.training.affords_evidence(looks):
-            note = "the budget left no time for evidence: a larger one measures it"
+            note = "the budget left no time for evidence: use task=evidence to measure it"
             return dataclasses.replace(summary, notes=(*summary.notes, note))
         self.progress.begin("evidence", looks, "models")
         with measuring_threads(self.context), named_if_still("measuring what dropout did in the winners"):

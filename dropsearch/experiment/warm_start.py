@@ -18,7 +18,7 @@ from dropsearch.study.search_space import Params, Space, SpaceSettings
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.warm_start import EarlierStudy, earlier_study, kept_points
 
-TASKS = ("search", "work", "plan")
+TASKS = ("search", "work", "plan", "evidence")
 """The tasks with a study."""
 JOURNAL = "study.journal"
 

@@ -45,6 +45,31 @@ class WinnerTests:
             ExampleResults(measured, [math.nan] * len(measured)).write(self._examples_path(result))
         return measured
 
+    def check_opened(self, arm: ArmStudies, best: Confirmed) -> None:
+        """Check that the winner of an arm was tested.
+
+        Raises:
+            InputError: It was not.
+        """
+        if self._context.source.has_test and _opening(best) not in arm.confirm.notes:
+            raise InputError(
+                unfinished(self._context.config.study.name, f"arm {arm.arm.name} has not seen the test set")
+            )
+
+    def check_kept(self, results: Sequence[TrialResult]) -> None:
+        """Check that the checkpoints of retrainings exist.
+
+        Raises:
+            InputError: A checkpoint is missing.
+        """
+        for result in results:
+            path = kept_checkpoint(self._context.checkpoints, result)
+            if not path.exists():
+                raise InputError(
+                    f"task=evidence needs the checkpoints of the run, but {path} is missing: repeat the command "
+                    f"without task=evidence to train {result.spec.key} again"
+                )
+
     def _test(self, arm: ArmStudies, best: Confirmed, step: Callable[[], None] = lambda: None) -> TestScores:
         """Return the winner's recorded test scores, or measure and record them."""
         opening = _opening(best)
@@ -115,3 +140,11 @@ def _opening(best: Confirmed) -> str:
     """Return the name of the note with a winner's test scores in its study."""
     owner = f"{best.owner}." if best.owner else ""
     return f"test.{owner}{best.number}.{len(best.seeds)}"
+
+
+def unfinished(study: str, what: str) -> str:
+    """Return the error message of `task=evidence` for an unfinished study."""
+    return (
+        f"task=evidence needs a finished run, but study {study} is not finished: {what}; repeat the command without "
+        "task=evidence to continue it"
+    )

@@ -49,6 +49,7 @@ class Tracker:
         config: Mapping[str, Any],
         tags: Mapping[str, str],
         data: Mapping[str, Any],
+        amends: bool = False,
     ) -> None:
         """Open the parent run of this invocation and close runs that dead processes left open.
 
@@ -58,6 +59,8 @@ class Tracker:
             config: The resolved configuration.
             tags: Tags of the parent run.
             data: name, digest, source, sizes, input_shape and classes.
+            amends: Nothing is trained; `finish` extends the parent run of the study's last finished invocation, or a
+                new one if there is none.
 
         Raises:
             InputError: The service is not usable.

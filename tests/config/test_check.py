@@ -13,7 +13,7 @@ from dropsearch.core.errors import InputError
 NAN, INF = float("nan"), float("inf")
 
 ILLEGAL = [
-    ("task", "serch", "task must be one of search, work, plan, sites, retrain,"),
+    ("task", "serch", "task must be one of search, work, plan, sites, retrain, evidence"),
     ("seed", -1, "seed must be at least 0, got -1"),
     ("seed", 10**30, "seed must be below"),
     ("study.n_trials", 0, "study.n_trials must be at least 1, got 0 (see conf/config.yaml)"),
@@ -161,6 +161,12 @@ def test_each_model_has_its_own_constraints(model: str, key: str, value: object,
     with pytest.raises(InputError) as caught:
         check(put(legal(model), f"model.{key}", value))
     assert message in str(caught.value)
+
+
+def test_evidence_cannot_be_measured_where_it_is_off():
+    config = put(put(legal(), "task", "evidence"), "evidence.name", "off")
+    with pytest.raises(InputError, match=r"evidence must be on with task=evidence, got off \(see conf/config\.yaml\)"):
+        check(config)
 
 
 @pytest.mark.parametrize(("key", "value"), [("threads", "2"), ("devices", [0])])

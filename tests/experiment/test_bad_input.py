@@ -81,6 +81,7 @@ COMMAND_LINE = [
     ("-m model.hidden=[8],[0]", "model.hidden[0] must be at least 1, got 0"),
     ("task=retrain", "retrain.arm must be one of"),
     ("evidence=yes", 'evidence must be one of off, on, got "yes"'),
+    ("evidence=off task=evidence", "evidence must be on with task=evidence, got off"),
     ("evidence=off evidence.single_sites=true", "evidence must be on with evidence.single_sites=true, got off"),
     ("evidence.monte_carlo=[5,1]", "evidence.monte_carlo must be increasing numbers from 1 to 10000, got [5, 1]"),
 ]

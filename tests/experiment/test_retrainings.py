@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from dropsearch.core.errors import InputError
 from dropsearch.core.records import Variation
+from dropsearch.experiment.tasks.evidence import measured_finished_run
+from dropsearch.experiment.tasks.search import searched
 from dropsearch.report.tables.evidence import variation_tables
 from dropsearch.study.retrainings import single_sites
 from tests.experiment import conftest
-from tests.experiment.conftest import MEASURED, composed, every_first_point_drops
+from tests.experiment.conftest import LIGHT, MEASURED, composed, every_first_point_drops
 from tests.experiment.study_audit import studies
 
 GIVEN = (*MEASURED, "arms=[batchnorm,dropout]", "confirm.top_k=1", "evidence.single_sites=true")
@@ -81,3 +86,17 @@ def test_repeated_it_trains_nothing_and_prints_the_same(done: Done):
     again = Done.of(done.config)
     assert again.trained == ()
     assert again.varied == done.varied
+
+
+def test_an_earlier_run_is_measured_with_them(done: Done):
+    config = dataclasses.replace(done.config, task="evidence")
+    evidence = measured_finished_run(config).evidence
+    assert evidence
+    assert evidence.variations["single sites"]["dropout"] == done.varied
+
+
+def test_an_earlier_run_without_them_is_not_trained_for_them(tmp_path: Path):
+    out = f"output_dir={tmp_path / 'out'}"
+    searched(composed(*LIGHT, "arms=[dropout]", "confirm.top_k=1", out))
+    with pytest.raises(InputError, match="there is no study mlp-digits/dropout/evidence/single_sites in"):
+        measured_finished_run(composed(*GIVEN, "arms=[dropout]", "task=evidence", out))

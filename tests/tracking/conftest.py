@@ -35,11 +35,13 @@ def begin(output_dir: Path) -> Iterator[Callable[..., Any]]:
 
     trackers = []
 
-    def start(study: str = "first", study_id: str = "1d", flush_seconds: float = 5.0, **config: Any) -> MlflowTracker:
+    def start(
+        study: str = "first", study_id: str = "1d", flush_seconds: float = 5.0, amends: bool = False, **config: Any
+    ) -> MlflowTracker:
         tracker = MlflowTracker(resolve(None, None, output_dir), output_dir, flush_seconds, worker_here)
         tags = {"mlflow.source.git.commit": "0" * 40}
         tracker.connect(EXPERIMENT)
-        tracker.start(study=study, study_id=study_id, config=config, tags=tags, data=DATA)
+        tracker.start(study=study, study_id=study_id, config=config, tags=tags, data=DATA, amends=amends)
         trackers.append(tracker)
         return tracker
 

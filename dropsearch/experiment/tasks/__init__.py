@@ -14,6 +14,7 @@ TASKS = {
     "plan": ("dropsearch.experiment.tasks.plan", "show_plan"),
     "work": ("dropsearch.experiment.tasks.work", "work"),
     "retrain": ("dropsearch.experiment.tasks.retrain", "retrain"),
+    "evidence": ("dropsearch.experiment.tasks.evidence", "measure_finished_run"),
 }
 """Module and function of each task by name; a function maps the configuration to the exit status, and
 that of a search also takes a stopwatch of the program."""

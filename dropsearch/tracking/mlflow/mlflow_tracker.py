@@ -92,10 +92,14 @@ class MlflowTracker(Tracker):
         config: Mapping[str, Any],
         tags: Mapping[str, str],
         data: Mapping[str, Any],
+        amends: bool = False,
     ) -> None:
-        """Open the parent run of this invocation and close runs that dead processes left open."""
+        """Open the parent run of this invocation and close runs that dead processes left open.
+
+        With `amends`, use the parent run of the study's last finished invocation, if there is one.
+        """
         self._is_started = True
-        self._begin("the study", partial(self._open, study, study_id, tags))
+        self._begin("the study", partial(self._open, study, study_id, tags, amends))
         self._put("the configuration", "describe", config, data)
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:

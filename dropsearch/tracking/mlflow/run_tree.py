@@ -34,16 +34,20 @@ class RunTree:
     retraining. Each method may be called again after a failure.
     """
 
-    def __init__(self, runs: Runs, parent: str) -> None:
+    def __init__(self, runs: Runs, parent: str, *, is_ended: bool = False) -> None:
         self._runs = runs
         self.parent = parent
-        self._arms: dict[str, str] = {}
+        self.is_ended = is_ended
+        """Whether the parent has ended and is only extended: existing values are kept and no run is closed."""
+        self._arms: dict[str, str] = runs.arms_under(parent) if is_ended else {}
         self._parts: dict[tuple[str, str], str] = {}
         """Runs of an arm that group retrainings of one purpose, or a repetition of its search."""
         self._trials: dict[str, OpenTrial] = {}
 
     def describe(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Write configuration and data to the parent before the first trial."""
+        if self.is_ended:
+            return
         self._runs.write(self.parent, params=payloads.flatten(config))
         self._runs.client.log_dict(self.parent, dict(config), "config.yaml")
         self._runs.add_data(self.parent, data)
@@ -78,11 +82,15 @@ class RunTree:
 
     def write_arm(self, name: str, outcome: ArmOutcome) -> None:
         """Write the results of an arm to its run."""
+        if self.is_ended:
+            return
         points = [(payloads.key(f"{OWN}/{metric}"), value, 0) for metric, value in payloads.scores_of(outcome).items()]
         self._runs.write(self._arm(name), points, payloads.chosen_params_of(outcome))
 
     def write_summary(self, summary: Summary) -> None:
         """Write the results of all arms to the parent run."""
+        if self.is_ended:
+            return
         points: payloads.Points = [(f"{OWN}/seconds", summary.seconds, 0)]
         params: dict[str, str] = {}
         for arm, outcome in summary.arms.items():
@@ -95,13 +103,17 @@ class RunTree:
         self._runs.write(self.parent, points, params, tags)
 
     def write_evidence(self, evidence: Evidence) -> None:
-        """Write the measures of the winners to the runs of their arms."""
+        """Write the measures of the winners to the runs of arms; to the parent run if an arm's run does not exist."""
+        points: payloads.Points = [(f"{OWN}/evidence_seconds", evidence.seconds, 0)]
         for arm, found in evidence.arms.items():
+            above = f"{OWN}/evidence" if arm in self._arms else f"{OWN}/{arm}/evidence"
             means = payloads.measures_of(found).items()
-            self._runs.write(
-                self._arm(arm), [(payloads.key(f"{OWN}/evidence/{name}"), each, 0) for name, each in means]
-            )
-        self._runs.write(self.parent, [(f"{OWN}/evidence_seconds", evidence.seconds, 0)])
+            measured = [(payloads.key(f"{above}/{name}"), value, 0) for name, value in means]
+            if arm in self._arms:
+                self._runs.write(self._arms[arm], measured)
+            else:
+                points += measured
+        self._runs.write(self.parent, points)
 
     def write_artifact(self, path: Path, output_dir: Path) -> None:
         """Log a file or a folder to the parent run under its path relative to `output_dir`."""
@@ -119,6 +131,8 @@ class RunTree:
         for trial in self._trials.values():
             self._runs.client.delete_run(trial.run_id)
         self._trials.clear()
+        if self.is_ended:
+            return
         for run_id in (*self._parts.values(), *self._arms.values(), self.parent):
             self._runs.end(run_id, status)
 

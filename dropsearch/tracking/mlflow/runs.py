@@ -155,6 +155,17 @@ class Runs:
             kept.add(run.data.tags[KEY])
         return kept
 
+    def last_parent(self) -> str | None:
+        """Return the parent run of the study's last finished invocation, or None."""
+        parents = self._search(f"tags.`{KIND}` = 'parent' and attributes.status = 'FINISHED'")
+        last = max(parents, key=lambda run: run.info.start_time, default=None)
+        return last.info.run_id if last is not None else None
+
+    def arms_under(self, parent: str) -> dict[str, str]:
+        """Return the runs of arms under a parent run, by arm."""
+        arms = self._search(f"tags.`{KIND}` = 'arm' and tags.`mlflow.parentRunId` = '{parent}'")
+        return {run.data.tags[ARM]: run.info.run_id for run in arms}
+
     def sweep(self) -> None:
         """Close the runs that a dead process left open.
 

@@ -38,14 +38,15 @@ class MlflowWorker:
             self._experiment_id = open_experiment(self._client, experiment, self._address)
         return self._experiment_id
 
-    def open(self, study: str, study_id: str, tags: Mapping[str, str]) -> str:
+    def open(self, study: str, study_id: str, tags: Mapping[str, str], amends: bool) -> str:
         """Close runs of dead processes, open the parent run and return its id; see `Tracker.start`."""
         with settings(HASTE):
             runs = Runs(self._client, self._experiment_id, study, study_id, self._owner)
             runs.sweep()
-            parent = runs.create(study, "parent", tags)
+            ended = runs.last_parent() if amends else None
+            parent = ended or runs.create(study, "parent", tags)
         self._session.enter_context(settings(SETTINGS))
-        self._runs, self._tree = runs, RunTree(runs, parent)
+        self._runs, self._tree = runs, RunTree(runs, parent, is_ended=ended is not None)
         return parent
 
     def ended_keys(self) -> set[str]:

@@ -432,6 +432,37 @@ def test_what_was_measured_stands_in_the_arms(begin: Begin, find: Find):
     assert not [name for run in runs.values() for name in run.data.metrics if "shift_min" in name]
 
 
+def test_what_is_measured_later_is_added_to_the_last_run_that_ended(begin: Begin, find: Find, output_dir: Path):
+    tracker = begin()
+    tracker.end(make_result(3))
+    tracker.finish(make_summary(), [])
+    before = find()
+    report = output_dir / "report.html"
+    report.write_text("measured")
+    again = begin(amends=True, task="evidence")
+    assert again.info["run_id"] == before["first"].info.run_id
+    again.finish(make_summary(evidence=EVIDENCE), [report])
+    runs = find()
+    assert set(runs) == set(before)
+    assert runs["dropout"].data.metrics["dropsearch/evidence/gap_best"] == 0.5
+    assert "dropsearch/dropout/evidence/gap_best" not in runs["first"].data.metrics  # its charts are few
+    artifacts = client_of(output_dir).list_artifacts(runs["first"].info.run_id)
+    assert "report.html" in [artifact.path for artifact in artifacts]
+    for name, run in runs.items():
+        was = before[name].info
+        assert (run.info.status, run.info.start_time, run.info.end_time) == (was.status, was.start_time, was.end_time)
+        assert run.data.params == before[name].data.params
+
+
+def test_later_measures_get_their_own_run_if_there_is_none(begin: Begin, find: Find):
+    tracker = begin(amends=True, task="evidence")
+    tracker.finish(make_summary(evidence=EVIDENCE), [])
+    runs = find()
+    assert runs["first"].info.status == "FINISHED"
+    assert runs["first"].data.params["task"] == "evidence"
+    assert runs["dropout"].data.metrics["dropsearch/evidence/gap_best"] == 0.5
+
+
 def test_a_database_that_fails_is_one_line(begin: Begin, output_dir: Path, capfd: pytest.CaptureFixture[str]):
     tracker = begin()
     with contextlib.closing(sqlite3.connect(output_dir / "mlflow.db")) as connection:
