@@ -138,6 +138,13 @@ def in_rows(values: Tensor, level: int) -> Tensor:
     return _add_batch_dim(values, 0, level)
 
 
+def of_current_rows(values: Tensor) -> Tensor:
+    """Return stacked values `[rows, ...]` as a batched tensor of the innermost `vmap`."""
+    interpreter = peek_interpreter_stack()
+    assert interpreter is not None
+    return in_rows(values, interpreter.level())
+
+
 @contextmanager
 def quiet_loops() -> Iterator[None]:
     """Suppress torch's warnings about operations that `vmap` runs in a loop over rows."""

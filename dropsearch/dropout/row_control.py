@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dropsearch._compat.row_values import of_current_rows, outside
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.dropout.control import DropoutControl, bits_shape
 from dropsearch.dropout.keyed_draws import Draw, can_draw
@@ -77,6 +78,22 @@ def row_rates(rates: Sequence[Mapping[str, float]], dtype: torch.dtype, device: 
     return stacked
 
 
+class DrawnBits(dict[str, Tensor]):
+    """The random bits of rows for one step by name of the call, `[rows, *shape]` each, and those of further calls."""
+
+    def __init__(self, bits: Mapping[str, Tensor], seeds: Sequence[int], steps: Sequence[int]) -> None:
+        super().__init__(bits)
+        self._seeds, self._steps = seeds, steps
+
+    def copied(self) -> DrawnBits:
+        """Return bits that do not share memory with the next draw."""
+        return DrawnBits({site: each.clone() for site, each in self.items()}, self._seeds, self._steps)
+
+    def further(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
+        """Return the bits of a call that the first step did not make, or with another shape."""
+        return RowBits({site: shape}, len(self._seeds), device).draw(self._seeds, self._steps)[site]
+
+
 class RowBits:
     """The random bits of all rows' masks, drawn for one step at a time."""
 
@@ -90,7 +107,7 @@ class RowBits:
         """Return the memory of the bits."""
         return [torch.from_numpy(field) for field in self._host.values()]
 
-    def draw(self, seeds: Sequence[int], steps: Sequence[int]) -> dict[str, Tensor]:
+    def draw(self, seeds: Sequence[int], steps: Sequence[int]) -> DrawnBits:
         """Return the bits of each site, int16 `[rows, *shape]`, equal to those of sequential trials.
 
         The tensors share memory with the next draw.
@@ -100,10 +117,11 @@ class RowBits:
             same = first_row.setdefault(key, row)  # with shared masks most rows have the same bits
             for site, field in self._host.items():
                 field[row] = self._sites.draw(key[0], site, key[1], field.shape[1]) if same == row else field[same]
-        return {
+        drawn = {
             site: torch.from_numpy(field).view(len(field), *self.shapes[site]).to(self.device)
             for site, field in self._host.items()
         }
+        return DrawnBits(drawn, seeds, steps)
 
 
 class _RowNoise:
@@ -111,13 +129,19 @@ class _RowNoise:
 
     def __init__(self) -> None:
         self.rows: Mapping[str, Tensor] = {}
+        self.drawn: DrawnBits | None = None
+        """The bits of all rows; None if a step can only use those of `rows`, as on a device that records it."""
 
     def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
         bits = self.rows.get(site)
-        if bits is None or bits.shape != shape:
+        if bits is not None and bits.shape == shape:
+            return bits
+        if self.drawn is None:
             place, what = site.partition("~")[0], "other random numbers" if "~" in site else "other activations"
             raise UnsupportedError(f"a step draws {what} in {place} than the first step")
-        return bits
+        with outside():
+            further = self.drawn.further(site, shape, device)
+        return of_current_rows(further)
 
     def zero(self, name: str) -> Tensor:
         """Return a batched 0: the first of the random bits times 0."""
@@ -131,6 +155,10 @@ class RowDropoutControl(DropoutControl):
         self._noise = _RowNoise()
         super().__init__(model, {}, self._noise)
         self.keys_draws = self.sees_factories = True
+
+    def begin(self, bits: Mapping[str, Tensor]) -> None:
+        """Begin a step of rows with these bits; of `DrawnBits`, it may ask for further ones."""
+        self._noise.drawn = bits if isinstance(bits, DrawnBits) else None
 
     def load(self, rates: Mapping[str, tuple[Tensor, Tensor, Tensor]], bits: Mapping[str, Tensor]) -> None:
         """Set the rates and bits of the row for the next step."""

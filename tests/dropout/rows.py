@@ -26,7 +26,7 @@ def alone(model: nn.Module, rates: Rates, run: Run, *, seed: int = 1, step: int 
 def stacked(model: nn.Module, rates: Sequence[Rates], seeds: Sequence[int], steps: Sequence[int], run: Run) -> Any:
     """Return what the same pass returns in each row, `[rows, ...]`."""
     shapes = mask_shapes(model, rates[0], run)
-    bits = RowBits(shapes, len(rates), torch.device("cpu")).draw(seeds, steps)
+    bits = dict(RowBits(shapes, len(rates), torch.device("cpu")).draw(seeds, steps))
     control = RowDropoutControl(model)
 
     def row(rates: Any, bits: Any) -> Any:

@@ -92,7 +92,7 @@ def test_attention_at_rate_zero_takes_a_rate_sequentially_and_vectorized(need_we
 
     assert torch.allclose(alone(0.0, 1), run(x), atol=1e-6)
     assert not torch.allclose(alone(0.5, 1), run(x), atol=1e-3)
-    bits = RowBits(mask_shapes(model, ["model"], lambda: run(x)), 2, x.device).draw([1, 2], [0, 0])
+    bits = dict(RowBits(mask_shapes(model, ["model"], lambda: run(x)), 2, x.device).draw([1, 2], [0, 0]))
     control = RowDropoutControl(model)
 
     def row(rates: Any, bits: Any) -> torch.Tensor:

@@ -149,6 +149,25 @@ class Growing(LitNet):
         return super().training_step(batch, batch_idx) * noise
 
 
+class Routed(LitNet):
+    """Sends each example to one of its experts, which drop in batches of different sizes; mixes some batches only."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.gate = nn.Linear(64, 2)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(64, 12), nn.Dropout(0.2)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        if self.training and torch.rand(1) < 0.5:
+            x = 0.5 * (x + x[torch.randperm(len(x))])
+        weights, hidden = self.gate(x).softmax(1), x.new_zeros(len(x), 12)
+        for number, expert in enumerate(self.experts):
+            (chosen,) = torch.where(weights.argmax(1) == number)
+            hidden.index_add_(0, chosen, expert(x[chosen]) * weights[chosen, number, None])
+        return self.last(self.drop(hidden))
+
+
 class GAN(LightningModule):
     """A generator and a discriminator, each with an optimiser (Goodfellow et al. 2014)."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dropsearch.dropout.row_control import RowBits, Shapes, row_rates
+from dropsearch.dropout.row_control import DrawnBits, RowBits, Shapes, row_rates
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.row_batches import StepBatches
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer
@@ -138,7 +138,7 @@ class HostStep(VectorizedStep):
             if isinstance(part, RowsPart):
                 index = torch.tensor(group, device=self.rows.flat.device)
                 rates = {site: (v[index], t[index], s[index]) for site, (v, t, s) in self._rates.items()}
-                bits = {site: each.clone() for site, each in bits.items()}  # other rows use the same memory
+                bits = bits.copied()  # other rows use the same memory
             if self.row_modules is not None:
                 self.runner.modules = [trial_rows[row].module for row in group]
             found, logged = self.runner.train(part, own.examples, rates, bits, own.form)
@@ -171,7 +171,7 @@ class HostStep(VectorizedStep):
         if due:
             self._clip(None if len(due) == len(trial_rows) else due)
 
-    def _drawn(self, trial_rows: Sequence[TrialRow], stack: RowStack) -> dict[str, Tensor]:
+    def _drawn(self, trial_rows: Sequence[TrialRow], stack: RowStack) -> DrawnBits:
         key = stack.shape, len(trial_rows)
         if key not in self._bits:
             if len(self._bits) == MOST_SHAPES:

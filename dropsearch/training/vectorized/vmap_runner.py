@@ -142,6 +142,7 @@ class VmapRunner:
             return loss, *found
 
         self.set_mode(training=True)
+        self.control.begin(bits)
         losses, logged, self._effect_tensors = vmap(run_row)(
             rows.parameters, rows.buffers, tuple(examples), rates, dict(bits), self._carried_tensors()
         )
@@ -176,6 +177,7 @@ class VmapRunner:
         self.set_mode(training=False)
         parameters = {name: parameter.detach() for name, parameter in rows.parameters.items()}
         examples, (rates, bits) = () if form is None else tuple(batch), noise
+        self.control.begin(bits)
         logged, self._effect_tensors = vmap(run_row)(
             parameters, rows.buffers, examples, rates, dict(bits), self._carried_tensors()
         )

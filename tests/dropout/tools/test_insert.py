@@ -192,7 +192,7 @@ def test_each_row_drops_at_its_own_rate_as_sequentially() -> None:
     rates = [dict.fromkeys(ACTIVATIONS, rate) for rate in (0.0, 0.4, 0.8)]
     parameters, buffers = stack_module_state(modules)  # type: ignore[arg-type]
     shapes = mask_shapes(skeleton, ACTIVATIONS, lambda: skeleton(x))
-    bits = RowBits(shapes, 3, torch.device("cpu")).draw([1, 2, 3], [0, 0, 0])
+    bits = dict(RowBits(shapes, 3, torch.device("cpu")).draw([1, 2, 3], [0, 0, 0]))
     control = RowDropoutControl(skeleton)
 
     def row(parameters: Any, buffers: Any, rates: Any, bits: Any) -> Tensor:

@@ -133,7 +133,6 @@ MODULES: tuple[tuple[type, str], ...] = (
     (generative.Filling, "normal_ fills a tensor that all trials share"),
     (generative.Counting, "a step draws .* torch draws by poisson"),
     (generative.OwnGenerator, "a step draws .* randn draws from its own generator"),
-    (generative.Growing, "a step draws other random numbers in model than the first step"),
     (Recomputing, "a step computes the metric mean"),
     (Nesting, "a step changes self.kept by changing a container that it holds"),
     (Lossless, "training_step does not return a loss"),

@@ -33,6 +33,8 @@ def two_batches() -> Digits:
         (generative.Mixup, LITNET),
         (generative.Proportions, LITNET),
         (generative.Noisy, LITNET),
+        (generative.Growing, LITNET),
+        (generative.Routed, ["drop", "experts.0.1", "experts.1.1"]),
     ],
 )
 def test_law_2_holds(make: type, sites: list[str], tmp_path: Path) -> None:
@@ -59,7 +61,6 @@ def test_a_refilled_row_and_a_bad_neighbor_change_nothing(make: type, tmp_path: 
         (generative.Filling, r"normal_ fills a tensor that all trials share \(generative.py:\d+\)"),
         (generative.Counting, r"a step draws .* torch draws by poisson \(generative.py:\d+\)"),
         (generative.OwnGenerator, r"a step draws .* randn draws from its own generator \(generative.py:\d+\)"),
-        (generative.Growing, r"a step draws other random numbers in model than the first step \(generative.py:\d+\)"),
     ],
 )
 def test_what_has_no_key_is_named_with_its_place(make: type, reason: str) -> None:
