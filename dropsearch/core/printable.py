@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
-from dropsearch.core.ordinary_text import is_name, is_path, may_be_secret, words_in
+from dropsearch.core.ordinary_text import SHORTEST, is_name, is_number, is_path, may_be_secret, words_in
 
 MASK = "***"
 """Replacement for a password or a token."""
@@ -103,12 +103,19 @@ def masked_by_form(text: str) -> str:
 def remember_secrets(values: Any, environment: Mapping[str, str] = MappingProxyType({})) -> None:
     """Remember the passwords and tokens of a run for `masked`, and forget those of an earlier run.
 
-    Numbers, paths and words are not remembered, nor are names that the configuration also uses for something else.
+    Paths, words, and numbers of less than eight digits are not remembered, nor are text that is a number and names that
+    the configuration also uses for something else.
     Other secrets that look like a name are masked as whole words only, and not in paths.
     """
     ordinary = {*words_in(masked_values(values, text=masked_by_form))}
     given = {*_given_secrets(values), *_given_secrets({k: v for k, v in environment.items() if k not in _FOLDERS})}
     found = {each for text in given for each in (text, unquote(text), *_SCHEMES.findall(text)) if may_be_secret(each)}
+
+    def add_number(key: str, value: Any) -> None:
+        if type(value) is int and abs(value) >= 10 ** (SHORTEST - 1) and holds_secret(key, value):
+            found.add(str(value))
+
+    _changed(values, "", add_number)
     ordered = sorted((each for each in found if not (is_name(each) and each in ordinary)), key=lambda e: (-len(e), e))
     _known.clear()
     _known.update({each: _finder(each) for each in ordered})
@@ -116,7 +123,7 @@ def remember_secrets(values: Any, environment: Mapping[str, str] = MappingProxyT
 
 def _finder(secret: str) -> re.Pattern[str]:
     text = re.escape(secret)
-    return re.compile(rf"(?<![\w/\\.-]){text}(?![\w/\\-]|\.\w)" if is_name(secret) else text)
+    return re.compile(rf"(?<![\w/\\.-]){text}(?![\w/\\-]|\.\w)" if is_name(secret) or is_number(secret) else text)
 
 
 def _given_secrets(values: Any, key: str = "") -> Iterator[str]:

@@ -107,7 +107,10 @@ class WandbTracker(Tracker):
             mode=self._mode,  # type: ignore[arg-type]  # checked in `connect`
             resume="allow" if self._mode == "online" else None,
             reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
+            # Its metadata has the words of the command, passwords too; ours is in the configuration.
+            settings=wandb.Settings(
+                silent=True, console="off", disable_git=True, x_disable_stats=True, x_disable_meta=True
+            ),
         )
 
     def _write_trial(self, result: TrialResult) -> None:

@@ -93,6 +93,12 @@ def test_remembered_secrets_are_masked_wherever_they_are(monkeypatch: pytest.Mon
     assert masked(plain) == plain, "words and numbers also mean something else"
 
 
+def test_a_long_number_that_is_a_password_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dropsearch.core.printable._known", {})
+    remember_secrets({"db": {"password": 47114715}, "token": 32000000, "pin": {"api_key": [815]}})
+    assert masked("pw=47114715, 32000000 rows of 1471147150, 815") == "pw=***, 32000000 rows of 1471147150, 815"
+
+
 ORDINARY = {
     "PWD": "/home/ann/Google Drive/project_1",
     "OLDPWD": "/elsewhere/aB3dEfGh1JkLmNoPqRs",

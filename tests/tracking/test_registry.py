@@ -171,6 +171,7 @@ def whole_run(folder: Path) -> list[Any]:
 def test_wandb_reads_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr("sys.argv", ["dropsearch", "+model.password=planted-0815"])
     tracker = make_tracker("wandb", uri=None, output_dir=tmp_path)
     track(tracker, logged())
     assert not tracker.problems
@@ -184,6 +185,8 @@ def test_wandb_reads_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert run.run_group == "first"
     config = {item.key: item.value_json for record in trial for item in record.run.config.update}
     assert config["rate.input.dropout"] == "0.1"
+    files = [path for path in (tmp_path / "wandb").rglob("*") if path.is_file()]
+    assert [path for path in files if b"planted-0815" in path.read_bytes()] == [], "not the words of the command"
 
 
 def test_an_unknown_wandb_mode_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
