@@ -17,6 +17,11 @@ TICK, LOG_TICK = 1.0, 10.0
 _ERASE = "\r\x1b[K"
 
 
+def redraws(stream: Any) -> bool:
+    """Return whether a stream is a terminal on which a line can be written again."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
 @contextmanager
 def preparing(what: str, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
     """Show what happens: on a terminal with the seconds so far, in a notebook once, in a log every ten seconds.
@@ -24,7 +29,7 @@ def preparing(what: str, clock: Callable[[], float] = time.monotonic) -> Iterato
     What else is printed meanwhile stands on lines of its own. The work is named in at most 60 characters, so that the
     line fits a terminal.
     """
-    if not sys.stderr.isatty():
+    if not redraws(sys.stderr):
         if "ipykernel" in sys.modules:
             print(f"[prepare] {what}", flush=True)
             yield

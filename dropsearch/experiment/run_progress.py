@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from dropsearch.core.preparation import preparing, redraws
 from dropsearch.core.records import ArmOutcome, TrialPhase
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
@@ -63,7 +64,8 @@ def planned_stages(
     context: ExperimentContext, plan: Plan, engine: Engine, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[list[Stage], Mapping[TrialPhase, Pace]]:
     """Return the stages of a new run, and the training paces measured with its engine."""
-    paces = pilots(context, engine, clock)
+    with preparing("measuring the speed of search and confirmation"):
+        paces = pilots(context, engine, clock)
     with measuring_threads(context):
         model = evidence_pace(context, clock, thorough=True)
     stages = run_stages(
@@ -78,7 +80,7 @@ def views(context: ExperimentContext) -> list[View]:
     shown: View = Lines()
     if in_notebook():
         shown = NotebookDisplay()
-    elif sys.stderr.isatty() and can_draw():
+    elif redraws(sys.stderr) and can_draw():
         shown = LiveTable()
     if config.task != "search":  # keeps the existing report until it is written again
         return [shown]

@@ -12,7 +12,27 @@ from contextlib import nullcontext
 import pytest
 
 from dropsearch.core import preparation
-from dropsearch.core.preparation import LogLines, preparing
+from dropsearch.core.preparation import LogLines, preparing, redraws
+
+
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+
+
+@pytest.mark.parametrize(("kind", "may"), [("xterm", True), ("dumb", False), ("unknown", False)])
+def test_a_dumb_terminal_gets_whole_lines(monkeypatch: pytest.MonkeyPatch, kind: str, may: bool) -> None:
+    shown, terminal = pty.openpty()
+    monkeypatch.setenv("TERM", kind)
+    with os.fdopen(terminal, "w") as stream:
+        assert redraws(stream) is may
+        monkeypatch.setattr(sys, "stderr", stream)
+        with preparing("reading the data"):
+            print("said meanwhile", file=sys.stderr)
+        stream.flush()
+        text = os.read(shown, 1000).decode()
+    os.close(shown)
+    assert ("\r" in text.replace("\r\n", "")) is may
 
 
 def test_a_terminal_counts_the_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

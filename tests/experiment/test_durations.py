@@ -172,7 +172,8 @@ def test_a_run_tells_its_stages_and_no_end_before_the_end(cli: Cli, tmp_path: Pa
 
 def test_the_plan_tells_the_time_of_all_stages(cli: Cli) -> None:
     ended = cli("task=plan", *STUDY, "engine=sequential", "tracking=mlflow")
-    assert re.search(r"^duration +about .* in all: .*report", ended.out, re.MULTILINE)
+    assert re.search(r"^duration +about .* in all: .*report", ended.out, re.MULTILINE | re.DOTALL)
+    assert max(map(len, ended.out.splitlines())) <= 80
     assert re.search(r"^expected +about [\d,]+ trials of 5 epochs an hour", ended.out, re.MULTILINE)
     assert ended.left == []
 

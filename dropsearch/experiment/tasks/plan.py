@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -10,6 +11,7 @@ from functools import partial
 import torch
 
 from dropsearch.config.schema import Config
+from dropsearch.core.preparation import preparing
 from dropsearch.core.records import Site, TrialSpec
 from dropsearch.core.records.arms import typical_rate
 from dropsearch.experiment import engines
@@ -19,6 +21,7 @@ from dropsearch.experiment.layout import described_layout, with_layout
 from dropsearch.experiment.params import programs
 from dropsearch.experiment.run_progress import planned_stages
 from dropsearch.report.progress import Forecast, in_all
+from dropsearch.report.tables.table import WIDTH
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.planning.remedies import remedy
 from dropsearch.training.protocols import Engine, describe_engine
@@ -26,17 +29,24 @@ from dropsearch.training.protocols import Engine, describe_engine
 
 def show_plan(config: Config) -> int:
     """Print the plan and return 0."""
-    context = build_context(config)
+    with preparing("reading the data and inspecting the module"):
+        context = build_context(config)
     engines.use_precision(config.trainer.matmul)
     engines.use_threads(context)
-    context, plan = with_layout(context, engines.plan(context))
+    with preparing("comparing vectorized with sequential training"):
+        context, plan = with_layout(context, engines.plan(context))
     for line in _lines(context, plan):
-        print(line)
+        _print(line)
     make = run_engine if context.threads_each > 1 else partial(engines.engine, checkpoint_path=lambda _: None)
     with closing(make(context, plan)) as engine:
         for line in _durations(context, plan, engine):
-            print(line)
+            _print(line)
     return 0
+
+
+def _print(line: str) -> None:
+    """Print a line, what does not fit below its text."""
+    print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False))
 
 
 def _lines(context: ExperimentContext, plan: Plan) -> Iterator[str]:
