@@ -15,6 +15,8 @@ from hypothesis import settings
 from dropsearch._compat.lightning import entry_points_once
 from tests.experiment.forked_runs import RunForker
 from tests.hydra_within import fit_in
+from tests.lightning_within import fit_in as fit_in_lightning
+from tests.lightning_within import put_back_loaders
 
 # A machine that is busy may take any time over an example: no test is timed.
 settings.register_profile("untimed", deadline=None, max_examples=30)
@@ -74,6 +76,7 @@ def _own_process() -> Iterator[None]:
     for number, handler in handlers.items():
         signal.signal(number, handler)
     if torch := sys.modules.get("torch"):
+        put_back_loaders()
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
     started = {thread: _module(thread) for thread in {*threading.enumerate()} - threads}
@@ -101,22 +104,39 @@ def _entry_points_once() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _hydra() -> None:
+def _hydra_and_lightning() -> None:
     fit_in()
+    fit_in_lightning()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_stacks() -> Iterator[None]:
+    """Let `torch.manual_seed` keep no stack for each device that is not there: that takes longer than most modules."""
+    torch = sys.modules.get("torch")
+    with pytest.MonkeyPatch.context() as patch:
+        if torch and not any(each.is_available() for each in (torch.cuda, torch.xpu, torch.mtia, torch.backends.mps)):
+            patch.setattr("torch.random._manual_seed_impl", lambda seed: torch.default_generator.manual_seed(int(seed)))
+        yield
 
 
 @pytest.fixture(scope="session")
-def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> None:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """The folder of all processes of pytest-xdist; None where one process runs all tests."""
+    return tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else None
+
+
+@pytest.fixture(scope="session")
+def mlflow_tables(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path | None) -> None:
     """Copy MLflow's tables into new databases, in processes that tests start through `run_forker` as well."""
     from tests import mlflow_tables
 
-    os.environ[mlflow_tables.PLACE] = str(tmp_path_factory.mktemp("tables") / "mlflow.db")
+    os.environ[mlflow_tables.PLACE] = str((shared_folder or tmp_path_factory.mktemp("tables")) / "mlflow.db")
     mlflow_tables.copy_tables()
 
 
 @pytest.fixture(scope="session")
-def run_forker(mlflow_tables: None) -> Iterator[RunForker]:
-    with RunForker() as opened:
+def run_forker(mlflow_tables: None, shared_folder: Path | None) -> Iterator[RunForker]:
+    with RunForker(shared_folder) as opened:
         yield opened
 
 

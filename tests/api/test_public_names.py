@@ -9,10 +9,12 @@ import sys
 import tomllib
 from pathlib import Path
 
+import lightning
 import pytest
 
 import dropsearch
 from dropsearch.core.extras import EXTRAS, MissingExtraError, require
+from dropsearch.models import Classifier, build_net
 from tests.packaging.programs import ROOT
 
 TOOLS = ("dropout_sites", "check_dropout", "insert_dropout", "set_rates", "MCDropout", "Site")
@@ -74,16 +76,25 @@ def test_the_version_is_printed_without_heavy_imports(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_the_tools_need_only_torch_and_lightning(tmp_path: Path):
+def test_the_tools_and_a_loaded_classifier_need_only_torch_and_lightning(tmp_path: Path):
+    kept = Classifier(build_net({"name": "cnn", "input_shape": [1, 8, 8], "classes": 3, "dropout": 0.2}))
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(kept)
+    trainer.save_checkpoint(tmp_path / "best.ckpt")
     code = f"""
-import torch, dropsearch
+import torch, dropsearch, warnings
 for name in {TOOLS!r}:
     getattr(dropsearch, name)
 module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
 print(len(dropsearch.dropout_sites(module, torch.ones(2, 2))))
+sys.meta_path.pop(0)  # what Lightning imports to load a checkpoint, where it is installed
+warnings.simplefilter("ignore")
+from dropsearch.models import Classifier
+print(Classifier.load_from_checkpoint("best.ckpt").net.rates["block1.dropout"])
+print([name for name in ("hydra", "omegaconf", "optuna", "mlflow") if name in sys.modules])
 """
     ended = without({module for modules in EXTRAS.values() for module in modules}, code, tmp_path)
-    assert (ended.returncode, ended.stdout) == (0, "1\n"), ended.stderr
+    assert (ended.returncode, ended.stdout) == (0, "1\n0.2\n[]\n"), ended.stderr
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def test_a_plan_agrees_with_what_happens(
     engine: str, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     width = "engine.width=4" if engine == "vectorized" else "engine.width=auto"
-    config = composed(*STUDY, f"output_dir={tmp_path}", f"engine={engine}", width)
+    config = composed(*STUDY, "trainer.max_epochs=3", f"output_dir={tmp_path}", f"engine={engine}", width)
     expected = planned(config, clock)
     monkeypatch.setattr(run_progress, "evidence_pace", lambda *_, **__: 0.0)
     at: dict[str, float] = {}
@@ -124,9 +124,9 @@ def test_imports_are_no_part_of_the_estimate(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_continued_run_counts_what_remains(tmp_path: Path) -> None:
-    given = (*STUDY, "engine=sequential", "evidence=off", f"output_dir={tmp_path}")
-    searched(composed(*given))
-    context = build_context(composed(*given, "study.n_trials=8"))
+    given = (*STUDY, "engine=sequential", "evidence=off", "trainer.max_epochs=1", f"output_dir={tmp_path}")
+    searched(composed(*given, "study.n_trials=2"))
+    context = build_context(composed(*given, "study.n_trials=4"))
     make_output_folder(context.folder)
     from dropsearch.experiment.studies import arm_studies
     from dropsearch.study.storage import open_storage
@@ -155,7 +155,8 @@ def test_what_a_run_waits_for_is_named(
 
 @pytest.mark.slow
 def test_a_run_tells_its_stages_and_no_end_before_the_end(cli: Cli, tmp_path: Path) -> None:
-    ended = cli(*STUDY, "engine=sequential", "study.n_trials=3", "confirm.seeds=2", f"output_dir={tmp_path / 'out'}")
+    few = ("engine=sequential", "study.n_trials=2", "confirm.top_k=1", "trainer.max_epochs=1")
+    ended = cli(*STUDY, *few, f"output_dir={tmp_path / 'out'}")
     stages = re.findall(r"^\[(\w+)\]", ended.err, re.MULTILINE)
     assert [stage for stage in stages if stage != "plan"] == [
         "search",

@@ -54,7 +54,7 @@ def test_a_full_disk_is_one_line_and_the_study_continues_later(run_forker: RunFo
     with file_system(disk, "32m"):
         folder, journal = disk / "out", str(disk / "out" / "study.journal")
         failures = 0
-        for trials, free in enumerate((0, 8, 40, 100), start=2):
+        for trials, free in enumerate((0, 8, 60), start=2):
             before = study_audit.ended(journal)
             leave_free(disk, free)
             given = job(folder, "tracking=none", trials=trials)
@@ -71,8 +71,8 @@ def test_a_full_disk_is_one_line_and_the_study_continues_later(run_forker: RunFo
             study_audit.check_results(folder / "results.json")
         assert failures > 1
         (disk / "filler").unlink()
-        run(run_forker, Job(job(folder, trials=6).overrides, str(tmp_path / "log")))
-        study_audit.check_everything(folder, journal, ARMS, 6, TOP_K, SEEDS)
+        run(run_forker, Job(job(folder, trials=5).overrides, str(tmp_path / "log")))
+        study_audit.check_everything(folder, journal, ARMS, 5, TOP_K, SEEDS)
 
 
 def test_where_only_the_tracking_has_no_space_the_study_ends_and_the_next_run_tracks_it(

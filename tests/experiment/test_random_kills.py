@@ -12,7 +12,7 @@ from tests.experiment.kill_campaign import Campaign
 
 
 @pytest.mark.parametrize(
-    ("storage", "kills", "seed", "repeats"), [("", 3, 20, 2), ("sqlite:///FOLDER/study.db", 3, 21, 1)]
+    ("storage", "kills", "seed", "repeats"), [("", 2, 20, 2), ("sqlite:///FOLDER/study.db", 2, 21, 1)]
 )
 def test_kills_at_random_moments_lose_and_repeat_nothing(
     run_forker: RunForker, tmp_path: Path, storage: str, kills: int, seed: int, repeats: int
@@ -28,7 +28,7 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(
 
 
 def test_faults_at_random_moments_lose_and_repeat_nothing(run_forker: RunForker, tmp_path: Path):
-    campaign = FaultCampaign(run_forker, tmp_path, "sqlite", seed=1, faults_per_study=3)
-    campaign.run(3)
-    assert campaign.faults.total() >= 3
+    campaign = FaultCampaign(run_forker, tmp_path, "sqlite", seed=1, faults_per_study=2)
+    campaign.run(2)
+    assert campaign.faults.total() >= 2
     assert campaign.endings >= 1

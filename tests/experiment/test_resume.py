@@ -108,7 +108,7 @@ def stop_after_a_trial(
 @pytest.mark.parametrize("engine", [["engine=vectorized", "engine.processes=2"], ["engine=sequential"]])
 def test_sigterm_to_a_run_and_its_workers_ends_it_like_ctrl_c(run_forker: RunForker, tmp_path: Path, engine: list[str]):
     small = [override for override in TWO_ARMS if not override.startswith(("engine", "study"))]
-    overrides = [*small, *engine, "study.n_trials=12", "trainer.max_epochs=6"]
+    overrides = [*small, *engine, "study.n_trials=8", "trainer.max_epochs=4"]
     ended = stop_after_a_trial(run_forker, tmp_path, *overrides, by=signal.SIGTERM)
     assert ended.returncode == 130, ended.stderr
     assert "Traceback" not in ended.stderr
@@ -118,7 +118,7 @@ def test_sigterm_to_a_run_and_its_workers_ends_it_like_ctrl_c(run_forker: RunFor
 
 def test_ctrl_c_ends_cleanly_and_the_last_line_goes_on(run_forker: RunForker, tmp_path: Path):
     small = [override for override in TWO_ARMS if not override.startswith(("engine", "study"))]
-    overrides = [*small, "engine=vectorized", "engine.width=4", "study.n_trials=12", "trainer.max_epochs=6"]
+    overrides = [*small, "engine=vectorized", "engine.width=4", "study.n_trials=8", "trainer.max_epochs=4"]
     stopped = stop_after_a_trial(run_forker, tmp_path, *overrides)
     out = stopped.stdout
     assert stopped.returncode == 130, stopped.stderr
@@ -126,7 +126,7 @@ def test_ctrl_c_ends_cleanly_and_the_last_line_goes_on(run_forker: RunForker, tm
     partial = results(tmp_path / "outputs" / "mlp-digits")
     done = {arm: len(outcome["trials"]) for arm, outcome in partial["arms"].items()}
     assert partial["complete"] is False
-    assert 1 <= sum(done.values()) < 24
+    assert 1 <= sum(done.values()) < 16
     assert "Arms: " in out
     assert "Provisional: the run was interrupted" in out
     assert all(outcome["winner"] is None or not outcome["winner"]["test_acc"] for outcome in partial["arms"].values())
@@ -135,7 +135,7 @@ def test_ctrl_c_ends_cleanly_and_the_last_line_goes_on(run_forker: RunForker, tm
     assert ended.returncode == 0, ended.stderr
     whole = results(tmp_path / "outputs" / "mlp-digits")
     assert whole["complete"] is True
-    assert {arm: len(outcome["trials"]) for arm, outcome in whole["arms"].items()} == {"none": 12, "dropout": 12}
+    assert {arm: len(outcome["trials"]) for arm, outcome in whole["arms"].items()} == {"none": 8, "dropout": 8}
     for arm, outcome in partial["arms"].items():
         assert [t for t in whole["arms"][arm]["trials"] if t["number"] in {p["number"] for p in outcome["trials"]}] == (
             outcome["trials"]

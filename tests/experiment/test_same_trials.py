@@ -16,11 +16,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not can_fork(), reason="proce
 SETTINGS = (
     *LIGHT,
     "arms=[none,dropout]",
-    "study.n_trials=14",
-    "sampler.n_startup_trials=5",
-    "pruner.n_startup_trials=3",
+    "study.n_trials=9",
+    "sampler.n_startup_trials=3",
+    "pruner.n_startup_trials=2",
     "pruner.warmup_epochs=1",
-    "trainer.max_epochs=4",
+    "trainer.max_epochs=3",
     "confirm.top_k=1",
     "engine=vectorized",
     # Widths may differ in the roundings of float32 on some processors; here it is the order of events that is tested.

@@ -11,11 +11,12 @@ import pytest
 
 from tests.experiment.conftest import Cli, shell_lines
 from tests.experiment.forked_runs import RunForker
+from tests.experiment.one_figure import ONE_FIGURE
 
 ROOT = Path(__file__).parents[2]
 NETS, DATA = "tests.user_modules.nets", "tests.user_modules.data"
 TINY = (
-    "trainer.max_epochs=2",
+    "trainer.max_epochs=1",
     "trainer.accelerator=cpu",
     "study.n_trials=2",
     "confirm.top_k=1",
@@ -50,7 +51,7 @@ def user_run(tmp_path_factory: pytest.TempPathFactory, run_forker: RunForker) ->
         "data._target_=mypackage.data.WithTest",
         *tracked,
     ]
-    ended = run_forker.python(folder, "-m", "dropsearch", *words, "tracking.log_model=false")
+    ended = run_forker.python(folder, "-m", "dropsearch", *words, "tracking.log_model=false", setup=ONE_FIGURE)
     assert ended.returncode == 0, ended.stderr
     return folder, ended.stdout
 
@@ -68,8 +69,14 @@ def test_every_file_is_there_and_mlflow_has_the_trials(user_run: tuple[Path, str
 
     folder, _ = user_run
     names = {str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file()}
-    assert {"results.json", "report.md", "study.journal", "best/dropout.yaml", "best/dropout.ckpt"} <= names
-    assert {"figures/curves.png", "figures/best_so_far.png", "figures/rates.png", "figures/differences.png"} <= names
+    assert {
+        "results.json",
+        "report.md",
+        "study.journal",
+        "best/dropout.yaml",
+        "best/dropout.ckpt",
+        "figures/curves.png",
+    } <= names
     uri = f"sqlite:///{folder / 'out' / 'mlflow.db'}"
     client = MlflowClient(uri, uri)
     experiment = client.get_experiment_by_name("LitNet-WithTest")
@@ -129,7 +136,8 @@ def test_vectorized_and_sequential_trials_are_equal(cli: Cli, tmp_path: Path):
     found = []
     for engine in ("sequential", "vectorized"):
         width = ("engine.width=2",) if engine == "vectorized" else ()
-        ended = cli(*own("Deeper", "Digits", f"engine={engine}", "engine.processes=1", *width, f"output_dir={engine}"))
+        given = (f"engine={engine}", "engine.processes=1", "arms=[none,dropout]", f"output_dir={engine}")
+        ended = cli(*own("Deeper", "Digits", *given, *width))
         assert ended.status == 0, ended.err
         values = json.loads((tmp_path / engine / "results.json").read_text())
         assert values["engine"].startswith(engine)

@@ -1,10 +1,12 @@
-"""The examples: what the pages tell to type runs from the installed wheel, in little, and prints what they show."""
+"""The wheel: what it holds, and that it runs what the pages tell to type, in little, and prints what they show."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,7 @@ from tests.packaging.programs import ROOT, run
 pytestmark = pytest.mark.slow
 
 GUIDE, OWN_MODULE, README, EXAMPLES = "docs/guide.md", "docs/user-module.md", "README.md", "examples/user_module.py"
-NOTEBOOK = "examples/search.ipynb"
+NOTEBOOK, WHEEL = "examples/search.ipynb", "pyproject.toml"
 LITTLE = (
     "study.n_trials=1",
     "trainer.max_epochs=1",
@@ -30,6 +32,19 @@ LITTLE = (
     "engine=sequential",
     "evidence=off",
 )
+BUILT_IN = (
+    "study.n_trials=2",
+    "arms=[none,dropout]",
+    "data.train_size=300",
+    "trainer.max_epochs=1",
+    "confirm.top_k=1",
+    "confirm.seeds=2",
+    "evidence.severities=1",
+    "evidence.monte_carlo=[1,2]",
+    "engine=sequential",
+    "tracking=none",
+)
+"""A search of a built-in model on data that the wheel brings."""
 NUMBERS = {"n_trials": 1, "max_epochs": 1, "confirm_seeds": 1}
 
 
@@ -54,23 +69,24 @@ def steps_of(page: str) -> Iterator[Step]:
     for (language, text), (following, answer) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
         shown = answer if following == "text" else None
         if language == "python":
-            yield Step(page, language, little(text), shown)
+            yield Step(page, language, little(text, all_arms=page == README), shown)
         elif language == "bash" and page != README:
             for line in text.replace("\\\n", " ").splitlines():
                 words = shlex.split(line)
                 assert words[:3] == ["python", "-m", "dropsearch"], line
-                given = [re.sub("^budget=.*", "budget=16 trials", word) for word in words[3:]]
-                yield Step(page, "command", line, shown, [*given, *(() if "task=sites" in words else LITTLE)])
+                given = [re.sub("^budget=.*", "budget=8 trials", word) for word in words[3:]]
+                arms = () if "arms=" in line else ("arms=[none,dropout]",)
+                yield Step(page, "command", line, shown, [*given, *(() if "task=sites" in words else (*LITTLE, *arms))])
 
 
-def little(code: str) -> str:
-    """Return code with small numbers in the place of those that a reader would take."""
+def little(code: str, *, all_arms: bool = False) -> str:
+    """Return code with small numbers in the place of those that a reader would take, and two arms unless it has all."""
+    few = "confirm_top_k=1, confirm_seeds=1, overrides=['evidence=off']"
+    few += "" if all_arms else ", arms=['none', 'dropout']"
     for name, number in NUMBERS.items():
         code = re.sub(rf"\b{name}=\d+", f"{name}={number}", code)
-    code = code.replace(
-        "output_dir=", "confirm_top_k=1, confirm_seeds=1, engine='sequential', overrides=['evidence=off'], output_dir="
-    )
-    return code.replace("confirm_seeds=1,\n", "confirm_seeds=1, confirm_top_k=1, overrides=['evidence=off'],\n")
+    code = code.replace("output_dir=", f"{few}, engine='sequential', output_dir=")
+    return code.replace("confirm_seeds=1,\n", f"{few},\n")
 
 
 def cells_of(notebook: str) -> Iterator[Step]:
@@ -84,6 +100,7 @@ STEPS = [
     *(step for page in (GUIDE, OWN_MODULE, README) for step in steps_of(page)),
     *cells_of(NOTEBOOK),
     Step(EXAMPLES, "script", "user_module.py"),
+    Step(WHEEL, "command", "a built-in model", words=[*BUILT_IN]),
 ]
 
 
@@ -138,6 +155,37 @@ def test_the_pages_have_steps_of_every_kind() -> None:
     assert counts[README].count("python") == 3
     examples = sorted(path.name for path in (ROOT / "examples").iterdir())
     assert examples == ["cluster", "lora.py", "search.ipynb", "user_module.py"]
+
+
+def test_it_holds_the_package_its_configuration_and_the_licence_and_nothing_else(dist: Path) -> None:
+    with zipfile.ZipFile(next(dist.glob("*.whl"))) as wheel:
+        names = [name for name in wheel.namelist() if not name.endswith("/")]
+    here = [p.relative_to(ROOT) for folder in ("dropsearch", "conf") for p in (ROOT / folder).rglob("*")]
+    expected = {p.as_posix() for p in here if p.suffix in (".py", ".typed", ".html", ".css", ".js")}
+    expected |= {f"dropsearch/{p.as_posix()}" for p in here if p.suffix == ".yaml"}
+    assert {name for name in names if ".dist-info/" not in name} == expected
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_the_source_distribution_holds_what_it_takes_to_test_it(dist: Path) -> None:
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {"LICENSE", "README.md", "pyproject.toml", "conf/config.yaml", "scripts/test", "scripts/constraints.txt"}
+    assert wanted | {"tests/packaging/test_examples.py", "dropsearch/cli.py"} <= names
+
+
+def test_the_installed_program_shows_the_configuration_that_it_brings(bin_folder: Path, tmp_path: Path) -> None:
+    shown = run(str(bin_folder / "dropsearch"), "--cfg", "job", "model=cnn", cwd=tmp_path)
+    assert "channels:" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_searches_and_confirms_a_built_in_model(played: Played) -> None:
+    assert "Use " in played.output(WHEEL)
+    (found,) = played.folder.glob("pyproject*/outputs/mlp-digits/results.json")
+    results = json.loads(found.read_text())
+    assert [len(arm["trials"]) for arm in results["arms"].values()] == [2, 2]
+    assert [len(arm["winner"]["test_acc"]) for arm in results["arms"].values()] == [2, 2]
 
 
 def test_what_runs_is_the_installed_package(played: Played, bin_folder: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import Parameter
 
 from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import RunError
@@ -70,6 +73,8 @@ def _as_plain(value: Any) -> Any:
 
 def _is_plain(value: Any) -> bool:
     """Return whether `torch.load(weights_only=True)` can load a value."""
+    if _is_known(value):
+        return True
     stream = io.BytesIO()
     try:
         torch.save(value, stream)
@@ -78,3 +83,15 @@ def _is_plain(value: Any) -> bool:
     except Exception:  # pickle raises anything
         return False
     return True
+
+
+def _is_known(value: Any, depth: int = 8) -> bool:
+    """Return whether a value consists of tensors and Python's own types, which need no attempt to load them."""
+    kind = type(value)
+    if kind in (Tensor, Parameter):
+        return not vars(value) and value.device.type in ("cpu", "cuda") and value.layout == torch.strided
+    if kind in (list, tuple, dict, OrderedDict) and depth:
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        own = getattr(value, "__dict__", {}).values()  # a state_dict has `_metadata`
+        return all(_is_known(part, depth - 1) for part in (*parts, *own))
+    return kind in (bool, int, float, str, bytes, type(None))

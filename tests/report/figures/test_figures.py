@@ -66,7 +66,7 @@ def _cases(make):
     yield "no pair", make.tested(none=[0.9] * 3, dropout=[math.nan] * 3), 5
 
 
-PIXELS = ("four arms", "not finite", "one trial, one seed")
+PIXELS = ("not finite", "one trial, one seed")
 """Of these every figure is drawn to its pixels, which takes seconds; of all others its words are looked at."""
 
 

@@ -164,7 +164,7 @@ class Pages:
     def curves(self, run: str) -> Mapping[str, int]:
         """Open a run's metrics and return each chart that has a curve, with its number of points."""
         self.browser.screen(1280, 3000)  # a chart is drawn when it comes into sight
-        self._go(f"{self._top}/runs/{run}/model-metrics")
+        self._follow(f"{self._top}/runs/{run}/model-metrics")
         plots = "[...document.querySelectorAll('.js-plotly-plot')].filter(plot => plot.data?.length)"
         wanted = ("dropsearch/train_loss", "val_loss")
         self.browser.until(" && ".join(f"document.body.innerText.includes('({name})')" for name in wanted))
@@ -176,16 +176,10 @@ class Pages:
 
     def report(self, run: str) -> None:
         """Open the report where MLflow shows it, in a frame, and go on inside."""
-        self._go(f"{self._top}/runs/{run}/artifacts/report.html")
+        self._follow(f"{self._top}/runs/{run}/artifacts/report.html")
         self.browser.until("document.querySelector('iframe.mlflow-html-iframe')")
         self.browser.frame("iframe.mlflow-html-iframe")
         self.browser.until("document.querySelector('.answer')")
-
-    def figure(self, run: str, name: str) -> None:
-        """Open a figure of a run, and wait until it is shown in its size."""
-        self._go(f"{self._top}/runs/{run}/artifacts/figures/{name}.png")
-        images = "[...document.querySelectorAll('img')]"
-        self.browser.until(f"{images}.find(image => image.naturalWidth == 1200) !== undefined")
 
     def model(self, model: str) -> None:
         """Open the page of a logged model."""
@@ -195,6 +189,13 @@ class Pages:
     def text(self) -> str:
         """Return all that can be read on the page."""
         return self.browser.run("return document.body.innerText")
+
+    def _follow(self, url: str) -> None:
+        """Go to a page as a link within the pages does, which does not load MLflow's program again."""
+        if self.browser.run("return location.href").startswith(self._home):
+            self.browser.run("location.href = arguments[0]", url)
+        else:
+            self._go(url)
 
     def _go(self, url: str) -> None:
         # All pages are one document: an address that differs behind the # alone would not load it again.

@@ -88,7 +88,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_row_that_raises_fails_alone(
     make: type, of_bad: list[TrialSpec], message: str, tmp_path: Path, alone: list[int]
 ) -> None:
-    case, good = Case(make, Digits(), epochs=2), trials(2)
+    case, good = Case(make, Digits()), trials(2)
     expected = case.sequential([*of_bad, *good], tmp_path)
     assert {expected[spec.number].state for spec in of_bad} == {"FAIL"}
     found = case.vectorized([of_bad[0], *good, *of_bad[1:]], tmp_path, width=3)
@@ -100,7 +100,7 @@ def test_a_row_that_raises_fails_alone(
 
 
 def test_a_single_row_that_raises_does_not_end_vectorized_training(tmp_path: Path, alone: list[int]) -> None:
-    case, specs = Case(Counting, Digits(), epochs=2), [bad(), *trials(1)]
+    case, specs = Case(Counting, Digits()), [bad(), *trials(1)]
     assert_alike(case.vectorized(specs, tmp_path, width=1), case.sequential(specs, tmp_path))
     assert alone == [9]
 
@@ -117,7 +117,7 @@ class OnlyAlone(LitNet):
 def test_an_error_that_a_trial_does_not_raise_by_itself_ends_vectorized_training(tmp_path: Path) -> None:
     from dropsearch.training.vectorized.engine import VectorizedEngine
 
-    case, specs, queue = Case(OnlyAlone, Digits(), epochs=2), trials(3), Queue(trials(3))
+    case, specs, queue = Case(OnlyAlone, Digits()), trials(3), Queue(trials(3))
     rows = case.source.in_rows()
     assert rows is not None
     engine = VectorizedEngine(case.make_module, rows, case.settings, 2, lambda s: tmp_path / f"v{s.number}")

@@ -17,7 +17,7 @@ from tests.user_modules.batches import FORMS, Formed, Reading, ReadingNames, par
 
 @pytest.mark.parametrize("form", FORMS)
 def test_law_2_holds_for_batches_of_any_form(form: str, tmp_path: Path) -> None:
-    assert_law_2(Case(Reading, Formed(form), epochs=2), tmp_path)
+    assert_law_2(Case(Reading, Formed(form)), tmp_path)
 
 
 def test_text_that_a_step_uses_is_named() -> None:

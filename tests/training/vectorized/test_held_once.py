@@ -45,7 +45,7 @@ def numbers(tensors: object) -> int:
     "make", [frozen.NewHead, frozen.Lora, frozen.Lottery, frozen.Mixed, frozen.Normalizing, frozen.Fading]
 )
 def test_law_2_holds(make: type, tmp_path: Path) -> None:
-    assert_law_2(Case(make, Digits(), epochs=2), tmp_path, SITES.get(make, ["model", "drop"]))
+    assert_law_2(Case(make, Digits()), tmp_path, SITES.get(make, ["model", "drop"]))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ class Late(frozen.NewHead):
 
 
 def test_a_trial_that_differs_in_a_refilled_row_gets_its_own(tmp_path: Path) -> None:
-    case, specs = Case(Late, Digits(), epochs=2), trials(4)
+    case, specs = Case(Late, Digits()), trials(4)
     assert_alike(case.vectorized(specs, tmp_path, width=2), case.sequential(specs, tmp_path))
 
 

@@ -38,7 +38,7 @@ def two_batches() -> Digits:
     ],
 )
 def test_law_2_holds(make: type, sites: list[str], tmp_path: Path) -> None:
-    assert_law_2(Case(make, two_batches(), epochs=2), tmp_path, sites)
+    assert_law_2(Case(make, two_batches()), tmp_path, sites)
 
 
 @pytest.mark.parametrize("make", [generative.VAE, generative.Epochal])
@@ -69,7 +69,7 @@ def test_what_has_no_key_is_named_with_its_place(make: type, reason: str) -> Non
 
 @pytest.mark.parametrize("make", [generative.GAN, generative.Counting, generative.OwnGenerator])
 def test_what_has_no_key_trains_sequentially_by_its_seed(make: type, tmp_path: Path) -> None:
-    case, specs = Case(make, Digits(), epochs=2), trials(2, ["critic.2"] if make is generative.GAN else LITNET)
+    case, specs = Case(make, Digits()), trials(2, ["critic.2"] if make is generative.GAN else LITNET)
     one, other = (case.sequential(specs, tmp_path) for _ in range(2))
     assert {result.state for result in one.values()} == {"COMPLETE"}
     assert_alike(one, other)

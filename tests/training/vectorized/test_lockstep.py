@@ -41,7 +41,7 @@ Make = Callable[[], Any]
 
 
 def case(make: Make, module: Any = LitNet, **more: Any) -> Case:
-    return Case(module, Given(make, **more), epochs=2)
+    return Case(module, Given(make, **more))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,7 +60,7 @@ class Mapped(LitNet):
 
 
 def test_law_2_holds_for_hooks_on_batches(tmp_path: Path) -> None:
-    assert_law_2(Case(Mapped, Scaling(), epochs=2), tmp_path)
+    assert_law_2(Case(Mapped, Scaling()), tmp_path)
 
 
 class Flipping(Digits):
@@ -71,7 +71,7 @@ class Flipping(Digits):
 
 
 def test_the_proof_trains_sequentially_as_lightning_calls_the_hooks() -> None:
-    one = Case(LitNet, Flipping(), epochs=2)
+    one = Case(LitNet, Flipping())
     assert "of LitNet differs between vectorized and sequential training" in one.reason()
 
 
@@ -98,7 +98,7 @@ class InPlace(Digits):
 
 
 def test_hooks_that_change_their_batch_in_place_train_vectorized() -> None:
-    assert Case(LitNet, InPlace(), epochs=2).reason() == ""
+    assert Case(LitNet, InPlace()).reason() == ""
 
 
 class Held:
@@ -131,7 +131,7 @@ class OfHeld(LitNet):
 def test_batches_that_lightning_leaves_in_float32() -> None:
     x, y = tensors()
     held = lambda: OwnLoader(TensorDataset(x.float(), y), 16, collate_fn=Held)  # noqa: E731
-    assert Case(OfHeld, Given(held, held), epochs=2).reason() == ""
+    assert Case(OfHeld, Given(held, held)).reason() == ""
 
 
 class SingleStream(IterableDataset):

@@ -69,7 +69,7 @@ def test_logs_and_learning_rates_are_the_same(make: type[LitNet], tmp_path: Path
 
 
 def test_names_are_lightnings(tmp_path: Path) -> None:
-    result = Case(Steps, Digits()).vectorized(trials(1), tmp_path)[0]
+    result = Case(Steps, Digits(), epochs=3).vectorized(trials(1), tmp_path)[0]
     names = {"last", "mean", "both", "both_step", "both_epoch", "training/val_acc", "train_loss"}
     assert names <= {*result.curve[-1].logged}
     assert result.lr_used == pytest.approx((2e-3 / 4, 2e-3 * 9 / 4))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dropsearch.training.planning.equivalence import check_equivalence
-from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.protocols import Engine, TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.vectorized.engine import VectorizedEngine
 from dropsearch.training.vectorized.vmap_modes import EXACT, PRODUCTS, MixedPrecision
@@ -35,22 +35,20 @@ def test_lists_are_disjoint() -> None:
     ("model", "norm"), [("mlp", "batch"), ("cnn", "batch"), ("rnn", "layer"), ("transformer", "layer")]
 )
 def test_vectorized_bf16_is_close_to_lightning(model: str, norm: str) -> None:
-    specs, source = make_specs(model, 3), make_source(model)
-    curves: dict[str, dict[int, Tensor]] = {}
-    for precision in ("32-true", "bf16-mixed"):
-        settings = TrainerSettings(4, "cpu", precision)
-        for kind in (SequentialEngine, VectorizedEngine):
-            feed = Queue(list(specs))
-            engine = kind(make_factory(model, norm), source, settings, *([2] if kind is VectorizedEngine else []))
-            engine.run(feed)
-            losses = {n: torch.tensor([m.val_loss for m in r.curve]) for n, r in feed.results.items()}
-            curves[f"{kind.__name__} {precision}"] = losses
-    for spec in specs:
-        ours, alone = (curves[f"{kind} bf16-mixed"][spec.number] for kind in ("VectorizedEngine", "SequentialEngine"))
-        exact = curves["VectorizedEngine 32-true"][spec.number]
-        assert ours.shape == (4,)
-        assert torch.allclose(ours, alone, rtol=0.03, atol=0.03)
-        assert not torch.equal(ours, exact), "nothing was computed in bfloat16"
+    specs, factory, source = make_specs(model, 3), make_factory(model, norm), make_source(model)
+    exact, mixed = (TrainerSettings(2, "cpu", precision) for precision in ("32-true", "bf16-mixed"))
+
+    def curves(engine: Engine) -> list[Tensor]:
+        feed = Queue(list(specs))
+        engine.run(feed)
+        return [torch.tensor([point.val_loss for point in feed.results[n].curve]) for n in range(3)]
+
+    ours = curves(VectorizedEngine(factory, source, mixed, 2))
+    for here, alone in zip(ours, curves(SequentialEngine(factory, source, mixed)), strict=True):
+        assert here.shape == (2,)
+        assert torch.allclose(here, alone, rtol=0.03, atol=0.03)
+    for here, other in zip(ours, curves(VectorizedEngine(factory, source, exact, 2)), strict=True):
+        assert not torch.equal(here, other), "nothing was computed in bfloat16"
 
 
 def test_equivalence_check_accepts_bf16() -> None:

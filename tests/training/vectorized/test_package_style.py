@@ -23,7 +23,7 @@ from tests.user_modules.data import Digits
 def test_law_2_holds(make: type, tmp_path: Path) -> None:
     one_site = issubclass(make, package_style.Branching | package_style.Codebook)
     sites = ["drop"] if one_site else ["model", "drop"]
-    assert_law_2(Case(make, Digits(), epochs=2), tmp_path, sites)
+    assert_law_2(Case(make, Digits()), tmp_path, sites)
 
 
 def test_rows_that_branch_apart_are_told() -> None:
