@@ -75,18 +75,13 @@ def pages(store: Store) -> Iterator[Pages]:
         yield Pages(browser, address, store.experiment)
 
 
-def test_the_parent_unfolds_to_arms_and_trials_and_arms_are_compared(pages: Pages, store: Store) -> None:
+def test_the_experiment_lists_the_parent_and_expanding_shows_arms_and_trials(pages: Pages, store: Store) -> None:
     pages.runs(store.runs["mlp-digits"])
     assert pages.listed() == ["mlp-digits"]
     pages.expand(store.runs["mlp-digits"], shows=store.runs["dropout"])
     assert set(pages.listed()) == {"mlp-digits", "none", "dropout"}
     pages.expand(store.runs["dropout"], shows=store.runs["dropout/0"])
     assert {"dropout/0", "dropout/1", "dropout/2", "dropout confirm"} <= set(pages.listed())
-    pages.compare([store.runs["none"], store.runs["dropout"]])
-    winner = store.results["arms"]["dropout"]["winner"]
-    assert {"chosen_lr", str(winner["rates"]["net.hidden1.dropout"])} <= set(pages.text().split())
-    pages.last_rows(shows="val_loss_confirmed")
-    assert f"{winner['mean_val_loss']:.3f}" in pages.text().split()
 
 
 def test_the_printed_link_opens_the_run_and_leads_to_the_training_runs(pages: Pages, store: Store) -> None:
@@ -95,6 +90,16 @@ def test_the_printed_link_opens_the_run_and_leads_to_the_training_runs(pages: Pa
     pages.browser.until("document.body.innerText.includes('val_loss_confirmed')")
     pages.browser.run("[...document.querySelectorAll('a')].find(link => link.innerText.trim() == 'Runs').click()")
     pages.browser.until(f"document.querySelector('[row-id=\"{store.runs['mlp-digits']}\"]')")
+
+
+def test_the_arms_are_compared_by_what_they_found(pages: Pages, store: Store) -> None:
+    pages.runs(store.runs["mlp-digits"])
+    pages.expand(store.runs["mlp-digits"], shows=store.runs["dropout"])
+    pages.compare([store.runs["none"], store.runs["dropout"]])
+    winner = store.results["arms"]["dropout"]["winner"]
+    assert {"chosen_lr", str(winner["rates"]["net.hidden1.dropout"])} <= set(pages.text().split())
+    pages.last_rows(shows="val_loss_confirmed")
+    assert f"{winner['mean_val_loss']:.3f}" in pages.text().split()
 
 
 def test_a_trial_shows_train_and_validation_curves_on_one_page(pages: Pages, store: Store) -> None:
