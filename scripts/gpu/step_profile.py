@@ -30,8 +30,10 @@ def main(name: str, width: int, quick: bool) -> None:
     epoch = _epoch_end(trials)
     activities = [ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
     with profiled(activities=activities) as run, trials.stack.runner.ready():
-        trials.on_train_epoch_start()
-        trials.training_step([next(trials.stack.batches.steps())] * STEPS, 0)
+        trials.begin_epoch()
+        taken = next(trials.stack.batches.steps())
+        for _ in range(STEPS):
+            trials.train(taken)
         if cuda:
             torch.cuda.synchronize()
     found: dict[str, Any] = {

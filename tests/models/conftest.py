@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dropsearch.models import Network, build_net
+from dropsearch.models import build_net
+from dropsearch.models.network import Network
 
 SHAPES: dict[str, tuple[int, ...]] = {"image": (2, 8, 8), "signal": (2, 12), "sequence": (10, 3)}
 SMALL: dict[str, dict[str, Any]] = {

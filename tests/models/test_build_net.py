@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dropsearch.core.errors import InputError
-from dropsearch.models import NETS, build_net
+from dropsearch.models.classifier import NETS, build_net
 
 CONF = Path(__file__).parents[2] / "conf"
 GIVEN = {"input_shape", "classes", "dropout", "layout"}

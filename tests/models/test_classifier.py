@@ -13,7 +13,9 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.utils.data import DataLoader, TensorDataset
 
 from dropsearch.core.errors import InputError
-from dropsearch.models import MLP, Classifier, accuracy, schedule_factor
+from dropsearch.models import MLP, Classifier
+from dropsearch.models.classifier import accuracy
+from dropsearch.models.optimizers import schedule_factor
 
 pytestmark = [
     # A data loader of tensors in memory needs no worker processes, whatever Lightning thinks.

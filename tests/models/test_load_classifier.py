@@ -11,7 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dropsearch.core.errors import InputError
-from dropsearch.models import NETS, Classifier, build_net, load_classifier
+from dropsearch.models import Classifier, build_net
+from dropsearch.models.checkpoint import load_classifier
+from dropsearch.models.classifier import NETS
 
 pytestmark = [
     # A data loader of tensors in memory needs no worker processes, whatever Lightning thinks.

@@ -13,7 +13,8 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dropsearch.models import CNN, MLP, NETS, RNN, Transformer
+from dropsearch.models import CNN, MLP, RNN, Transformer
+from dropsearch.models.classifier import NETS
 
 LAYOUTS = ("image", "signal", "sequence")
 EACH = list(itertools.product(NETS, LAYOUTS))

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dropsearch.models import OPTIMIZERS, SCHEDULES, Classifier, build_optimizer, schedule_factor
+from dropsearch.models import Classifier
+from dropsearch.models.optimizers import OPTIMIZERS, SCHEDULES, build_optimizer, schedule_factor
 
 CONF = Path(__file__).parents[2] / "conf" / "optimizer"
 

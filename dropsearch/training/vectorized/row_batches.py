@@ -30,19 +30,10 @@ class StepBatches:
 
 
 class RowBatches(ABC):
-    """An epoch of all rows, for a Trainer.
-
-    A Trainer receives all steps as a single batch, since its overhead between batches exceeds a step on a GPU.
-    """
+    """An epoch of all rows; the list of rows is that of `TrialStack`, which updates it between epochs."""
 
     def __init__(self, trial_rows: list[TrialRow]) -> None:
         self.trial_rows = trial_rows
-
-    def __len__(self) -> int:
-        return 1 if self.trial_rows else 0
-
-    def __iter__(self) -> Iterator[Iterator[StepBatches]]:
-        yield self.steps()
 
     @abstractmethod
     def steps(self) -> Iterator[StepBatches]:

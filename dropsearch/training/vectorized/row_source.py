@@ -11,7 +11,6 @@ import torch
 from lightning import LightningModule, Trainer
 
 from dropsearch._compat.lightning import one_process
-from dropsearch._compat.lightning_signals import KeepSigtermHandler
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.records import State, TrialResult, TrialSpec
 from dropsearch.core.user_errors import described
@@ -41,9 +40,7 @@ class RowSource:
         self.feed, self.checkpoint_path = feed, checkpoint_path
         # A module that builds a schedule may read the number of steps from its Trainer.
         with quiet_lightning():
-            self._trainer = with_steps(
-                plain_trainer(settings, settings.max_epochs, settings.accumulation), batches_in(data.train_loader(0))
-            )
+            self._trainer = with_steps(_idle_trainer(settings), batches_in(data.train_loader(0)))
         if settings.accumulation > 1 and self._trainer.estimated_stepping_batches == -1:
             why = "with a loader that does not know its length works with sequential training only"
             raise UnsupportedError(f"trainer.accumulate_grad_batches {why}")
@@ -120,18 +117,16 @@ class RowSource:
         return save_checkpoint(self._trainer, path)
 
 
-def plain_trainer(settings: TrainerSettings, max_epochs: int, accumulation: int = 1) -> Trainer:
-    """Return a Trainer without anything of the user; it takes any number of epochs if `max_epochs` is -1."""
+def _idle_trainer(settings: TrainerSettings) -> Trainer:
+    """Return a Trainer that fits nothing: modules read its number of steps, and it saves their weights."""
     return Trainer(
-        max_epochs=max_epochs,
-        accumulate_grad_batches=accumulation,
+        max_epochs=settings.max_epochs,
+        accumulate_grad_batches=settings.accumulation,
         accelerator=settings.accelerator,
         devices=1,
-        callbacks=[KeepSigtermHandler()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=0,
         plugins=[one_process()],
     )

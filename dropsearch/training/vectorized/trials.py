@@ -1,4 +1,4 @@
-"""Many trials at once, as rows of stacked tensors that one Lightning Trainer trains.
+"""Many trials at once, as rows of stacked tensors.
 
 An epoch of `VectorizedTrials` is one epoch of every row, and each row counts the epochs of its own trial. When a trial
 ends, its row gets the next trial of the feed. If the feed is empty, the stacked tensors become narrower; they
@@ -11,11 +11,9 @@ import gc
 import math
 import statistics
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
-from lightning import LightningModule
 
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialSpec
@@ -25,7 +23,7 @@ from dropsearch.training.trainers import quiet_lightning
 from dropsearch.training.vectorized.cuda_graph import WARMUP_RUNS
 from dropsearch.training.vectorized.device_step import uses_cuda_graphs
 from dropsearch.training.vectorized.row_batches import LockstepBatches, StepBatches
-from dropsearch.training.vectorized.row_source import RowSource, plain_trainer
+from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.trial_row import require_a_row
 from dropsearch.training.vectorized.trial_stack import TrialStack
 
@@ -34,15 +32,13 @@ class CancelledError(Exception):
     """The feed was cancelled, and the open trials were recorded as interrupted."""
 
 
-class VectorizedTrials(LightningModule):
-    """A LightningModule that trains the trials of a feed, `width` at a time; `stack` holds the current ones.
+class VectorizedTrials:
+    """Trains the trials of a feed, `width` at a time; `stack` holds the current ones.
 
     All of them are of one partition (see `partitioned_feed`).
     """
 
     def __init__(self, source: RowSource, width: int, *, holds_once: bool = True) -> None:
-        super().__init__()
-        self.automatic_optimization = False
         self.source, self.settings, self.feed = source, source.settings, source.feed
         self.stack = TrialStack(source, width, holds_once=holds_once)
         self.apart: list[tuple[TrialSpec, Exception]] = []
@@ -53,11 +49,13 @@ class VectorizedTrials(LightningModule):
     def fit(self) -> None:
         """Train until the feed is empty and all trials have ended."""
         stack = self.stack
-        with quiet_lightning(), stack.runner.ready(), warnings.catch_warnings():
-            # Each row has its own optimizer, so this module has none.
-            warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
+        with quiet_lightning(), stack.runner.ready():
             try:
-                plain_trainer(self.settings, max_epochs=-1).fit(self, stack.batches)
+                while stack.trial_rows:
+                    self.begin_epoch()
+                    for taken in stack.batches.steps():
+                        self.train(taken)
+                    self._end_epoch()
             finally:
                 stack.batches.close()
 
@@ -79,10 +77,10 @@ class VectorizedTrials(LightningModule):
                     empty += 1
                     if empty > 2 and not times:
                         raise UnsupportedError("the training loader yields no batches")
-                    self.on_train_epoch_start()
+                    self.begin_epoch()
                     begun = stack.batches.steps()
                     continue
-                self.training_step([taken], 0)
+                self.train(taken)
                 if stack.rows.flat.is_cuda:
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - started)
@@ -90,34 +88,25 @@ class VectorizedTrials(LightningModule):
         found = times[untimed:]
         return statistics.median(found) if isinstance(stack.batches, LockstepBatches) else min(found)
 
-    def configure_optimizers(self) -> None:
-        """Return None, since each row has its module's optimizer."""
-
-    def on_train_epoch_start(self) -> None:
+    def begin_epoch(self) -> None:
         """Run the hooks of the rows and reset the sums of logged values."""
         stack = self.stack
         if stack.row_modules is not None:
             stack.row_modules.begin_epoch(stack.trial_rows)
         stack.step.begin_epoch(stack.trial_rows)
 
-    def training_step(self, batch: Iterable[StepBatches], batch_idx: int) -> None:
-        """Train the rows for all steps of their epoch."""
-        for taken in batch:
-            self.stack.step.run(self.stack.trial_rows, taken)
-            if self.feed.cancelled():
-                self._interrupt()
-
-    def _interrupt(self) -> None:
+    def train(self, taken: StepBatches) -> None:
+        """Train the rows for a step; raise `CancelledError` if the feed is cancelled."""
         rows = self.stack.trial_rows
-        self.feed.tell([self.source.result(rows[row], "FAIL", INTERRUPTED) for row in self.stack.busy])
-        rows.clear()
-        raise CancelledError
+        self.stack.step.run(rows, taken)
+        if self.feed.cancelled():
+            self.feed.tell([self.source.result(rows[row], "FAIL", INTERRUPTED) for row in self.stack.busy])
+            rows.clear()
+            raise CancelledError
 
-    def on_train_epoch_end(self) -> None:
+    def _end_epoch(self) -> None:
         """Evaluate every row with dropout off, report the metrics, and replace the trials that ended."""
         stack = self.stack
-        if not stack.trial_rows:
-            return
         self._end_failed()
         ended: list[int] = []
         if stack.busy:
@@ -139,8 +128,6 @@ class VectorizedTrials(LightningModule):
             )
             self._end_failed()  # those whose last hooks raised
         stack.replace(ended)
-        if not stack.trial_rows:
-            self.trainer.should_stop = True
 
     def _end_failed(self) -> None:
         """End the trials whose loaders raised as failed, and set those apart whose modules raised.
@@ -200,7 +187,7 @@ class VectorizedTrials(LightningModule):
 
 
 def free_gpu_memory(on_gpu: bool) -> None:
-    """Free the GPU memory of unused `VectorizedTrials`, which form reference cycles with their Trainer."""
+    """Free the GPU memory of unused `VectorizedTrials`, whose modules and Trainers form reference cycles."""
     if on_gpu:
         gc.collect()
         torch.cuda.empty_cache()
