@@ -33,6 +33,7 @@ from dropsearch.experiment.winner_tests import TestSetError
 from dropsearch.experiment.winners import measuring_threads
 from dropsearch.report import FIGURES, opening
 from dropsearch.report.progress import Progress
+from dropsearch.report.text.verdict import answer
 from dropsearch.stats.comparisons import compared
 from dropsearch.study.storage import open_storage
 from dropsearch.study.studies import identity, listed
@@ -187,7 +188,7 @@ class ExperimentRun:
         follow_up, failure = printed_commands(self.context, summary.arms, self.tracker.info)
         note = f"no printed command loads the winner again, as its class cannot be built outside of the run: {failure}"
         summary = dataclasses.replace(
-            summary, tracking=dict(self.tracker.info), commands=follow_up,
+            summary, tracking=dict(self.tracker.info), commands=follow_up, answer=answer(summary),
             notes=(*summary.notes, note) if failure else summary.notes,
         )  # fmt: skip
         self.progress.skip_wait()

@@ -208,13 +208,14 @@ def _finite(value: float | None) -> float | None:
 
 
 def note_of(summary: Summary) -> str:
-    """Return the parent run's description in Markdown: study, table of arms, rates."""
+    """Return the parent run's description in Markdown: the answer, the table of arms, and rates."""
     table = table_of(summary)
     scores = [name for name in table if not name.startswith("rate.")]
     rates = [name for name in table if name.startswith("rate.")]
     parts = [
         f"**{words(summary.study)}**: {words(summary.model)} on {words(summary.data)}"
         + ("" if summary.complete else " (interrupted: partial results)"),
+        *map(words, summary.answer),
         _markdown(table, scores),
         _markdown(table, ["arm", *rates]) if rates else "",
     ]

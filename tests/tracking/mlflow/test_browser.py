@@ -88,6 +88,7 @@ def test_the_printed_link_opens_the_run_and_leads_to_the_training_runs(pages: Pa
     _, _, page = store.results["commands"]["run"].partition("/#/")
     pages.open(page)
     pages.browser.until("document.body.innerText.includes('val_loss_confirmed')")
+    assert store.results["answer"][0] in " ".join(pages.text().split())
     pages.browser.run("[...document.querySelectorAll('a')].find(link => link.innerText.trim() == 'Runs').click()")
     pages.browser.until(f"document.querySelector('[row-id=\"{store.runs['mlp-digits']}\"]')")
 

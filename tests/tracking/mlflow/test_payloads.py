@@ -135,6 +135,11 @@ def test_the_note_shows_the_table_of_arms_and_the_rates():
     assert "interrupted" not in note
 
 
+def test_the_note_begins_with_the_answer():
+    title, first, second, *_ = payloads.note_of(make_summary(answer=("Use x_1.", "No arm is worse."))).split("\n\n")
+    assert (title[:2], first, second) == ("**", "Use x_1.", "No arm is worse.")
+
+
 def test_the_note_says_that_a_run_was_interrupted():
     assert "interrupted" in payloads.note_of(make_summary(complete=False))
 
