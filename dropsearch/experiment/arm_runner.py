@@ -64,6 +64,8 @@ class ArmRunner:
         self.seeds = confirmation_seeds(context.config.seed, context.config.confirm.seeds)
         self.is_repeatable = True
         """Whether the trials of the searches follow from seed and settings; see `SearchFeed`."""
+        self._known_elsewhere: dict[str, set[int]] = {}
+        """Numbers of trials that `new_elsewhere` has returned, by study."""
         self._tests = WinnerTests(context, () if only_trains else studies)
 
     def search(self, watch: Watch) -> None:
@@ -88,9 +90,15 @@ class ArmRunner:
         )
         return len(missing) + max(expected - len(planned), 0)
 
-    def ended_elsewhere(self) -> int:
-        """Return the number of trials that other processes ended, as of the last read."""
-        return sum(store.ended_elsewhere for arm in self.studies for store in arm.stores)
+    def new_elsewhere(self) -> list[TrialResult]:
+        """Return results of trials that other processes ended, as of the last read, without those of earlier calls."""
+        found = []
+        for store in (store for arm in self.studies for store in arm.stores):
+            known = self._known_elsewhere.setdefault(store.study.study_name, set())
+            new = store.results_elsewhere(known)
+            known |= new.keys()
+            found += new.values()
+        return found
 
     def repeat(self, watch: Watch, number: int) -> None:
         """Run a repetition of each arm's search, 2 being the first, to the same total.

@@ -115,6 +115,7 @@ class ExperimentRun:
     def show_progress(self) -> None:
         """Start showing progress."""
         self.progress = run_progress(self.context, self.plan, self.arm_runner.studies)
+        self.arm_runner.new_elsewhere()  # they are known to the progress
         self.progress.start()
 
     def work(self) -> Summary:
@@ -219,8 +220,7 @@ class ExperimentRun:
         arm_runner, progress = self.arm_runner, self.progress
 
         def watch(feed: Feed) -> Feed:
-            before = arm_runner.ended_elsewhere()
-            return TrackedFeed(feed, self.tracker, progress, lambda: arm_runner.ended_elsewhere() - before)
+            return TrackedFeed(feed, self.tracker, progress, arm_runner.new_elsewhere)
 
         if self.budget is not None:
             self.budget.training.train(watch, progress)
@@ -231,6 +231,7 @@ class ExperimentRun:
                 progress.train(phase.name, phase.left(), is_search=phase.is_search)
                 phase.train(watch)
             self._track_untracked_results()  # workers do not track their trials
+            progress.elsewhere(arm_runner.new_elsewhere())
 
     def summary(self, arms: Mapping[str, ArmOutcome], complete: bool) -> Summary:
         """Return the summary without evidence and without the additions of `finish`."""

@@ -15,11 +15,11 @@ class TrackedFeed(ForwardingFeed):
     """A feed whose trials are tracked and counted.
 
     Args:
-        elsewhere: Returns the number of trials that other processes have ended since the start.
+        elsewhere: Returns results of trials that other processes have ended since its last call.
     """
 
     def __init__(
-        self, feed: Feed, tracker: Tracker, progress: Progress, elsewhere: Callable[[], int] = lambda: 0
+        self, feed: Feed, tracker: Tracker, progress: Progress, elsewhere: Callable[[], Sequence[TrialResult]] = tuple
     ) -> None:
         super().__init__(feed)
         self._tracker, self._progress, self._elsewhere = tracker, progress, elsewhere

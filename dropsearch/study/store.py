@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -249,6 +249,11 @@ class StudyStore:
     def ended_elsewhere(self) -> int:
         """Number of counting trials that other processes ended, as of the last read."""
         return len(self.known.ended_elsewhere)
+
+    def results_elsewhere(self, without: Set[int]) -> dict[int, TrialResult]:
+        """Return results by number of trials that other processes ended, as of the last read, without some numbers."""
+        trials = [self.seen.get(number) for number in sorted(self.known.ended_elsewhere - without)]
+        return {trial.number: self._read(trial) for trial in trials if trial_entry.RESULT in trial.user_attrs}
 
     @property
     def all_failed(self) -> bool:

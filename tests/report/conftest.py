@@ -268,6 +268,7 @@ class Maker:
                     tuple(LEVEL[name] + 0.2 / k for k in trials),
                     tuple(LEVEL[name] + 0.1 / k for k in trials),
                     tuple(LEVEL[name] + 0.5 / k for k in trials),
+                    "trials",
                 )
                 for name in won
             },

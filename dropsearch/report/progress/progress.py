@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
@@ -31,7 +31,7 @@ class Progress:
         self.state = RunState(()) if state is None else state
         self._views, self._clock = tuple(views), clock
         self._stage, self._unit, self._hint = "", "", ""
-        self._done = self._total = self._elsewhere = 0
+        self._done = self._total = 0
         self._began = self._counted = clock()
         """When the stage began, later by the waits that are left out; and when its last unit ended."""
         self._drawn = [-math.inf for _ in self._views]
@@ -81,11 +81,13 @@ class Progress:
             self._expect()
             self._draw()
 
-    def elsewhere(self, trials: int) -> None:
-        """Set the number of trials that other processes ended in this stage; they count as done."""
+    def elsewhere(self, results: Sequence[TrialResult]) -> None:
+        """Count trials that other processes ended; those of this stage count as done."""
+        if not results:
+            return
         with self._lock:
-            new, self._elsewhere = trials - self._elsewhere, trials
-            if new > 0:
+            self.state.known(results)
+            if new := sum((each.spec.phase == "search") is (self._unit == TRAINED[0]) for each in results):
                 self._count(new)
                 self._expect()
                 self._draw()
@@ -156,7 +158,7 @@ class Progress:
     def _begin(self, stage: str, units: int, unit: str, hint: str, work: float | None) -> None:
         self.forecast.begin(stage, work)
         self._stage, self._total, self._unit, self._hint = stage, units, unit, hint
-        self._done, self._elsewhere = 0, 0
+        self._done = 0
         self._began = self._counted = self._clock()
         for view in self._views:
             view.begin(self.snapshot())

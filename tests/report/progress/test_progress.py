@@ -70,13 +70,18 @@ def test_a_wait_is_left_out_of_the_speed_alone(clock):
 def test_trials_of_other_processes_count_as_done(log, clock):
     progress = progress_of(log, clock, 20)
     progress.train("search", 20, is_search=True)
-    for elsewhere in (0, 5, 5, 9):
-        progress.elsewhere(elsewhere)
+    searched = [ended() for _ in range(9)]
+    for new in ((), searched[:5], (), searched[5:]):
+        progress.elsewhere(new)
+    retrained = [ended(phase="confirm") for _ in range(2)]
+    progress.elsewhere(retrained[:1])  # a process that is ahead
     train(progress, clock, 1, 60.0)
     assert (progress.snapshot().done, progress.snapshot().total) == (10, 20)
     progress.train("confirm", 4)
-    progress.elsewhere(2)
-    assert (progress.snapshot().done, progress.snapshot().total) == (2, 4)
+    progress.elsewhere(retrained[1:])
+    assert (progress.snapshot().done, progress.snapshot().total) == (1, 4)
+    arm = progress.state.arms["dropout"]
+    assert (sum(arm.ended.values()), arm.confirmed) == (10, 2), "the table counts them too"
 
 
 def test_lines_are_ten_seconds_apart(log, clock):
