@@ -55,6 +55,13 @@ def is_of_row(tensor: Tensor) -> bool:
     return is_batchedtensor(tensor)
 
 
+def data_of(tensor: Tensor) -> Tensor:
+    """Return `tensor.data`: the same memory, whose changes autograd does not count."""
+    if not is_batchedtensor(tensor):
+        return tensor.detach()
+    return _add_batch_dim(get_unwrapped(tensor).data, maybe_get_bdim(tensor), maybe_get_level(tensor))
+
+
 def require_gradient(tensor: Tensor) -> None:
     """Let gradients flow to a tensor that a step created, as `requires_grad_` does outside of `vmap`."""
     base = base_of(tensor)
@@ -111,9 +118,9 @@ def _stacked(tensor: Tensor) -> Tensor:
     return tensor.unsqueeze(0) if values is None else values
 
 
-def was_changed(tensor: Tensor) -> bool:
-    """Return whether a tensor was changed in place since it was created."""
-    return tensor._version > 0
+def version_of(tensor: Tensor) -> int:
+    """Return the number of times that a tensor was changed in place."""
+    return tensor._version
 
 
 def level_of(given: Iterable[Tensor]) -> int:

@@ -110,6 +110,30 @@ def recomputed_by(remember: Remember) -> Iterator[None]:
         _checkpoint.__dict__.update(CheckpointFunction=function, _checkpoint_without_reentrant_generator=generator)
 
 
+@contextmanager
+def not_recomputed() -> Iterator[None]:
+    """Keep what ``torch.utils.checkpoint`` would recompute, for code whose backward pass runs outside of it."""
+
+    class Kept:
+        @staticmethod
+        def apply(run: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+            return run(*args)
+
+    def kept(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
+        yield  # then PyTorch calls `run`
+
+    before = {name: _checkpoint.__dict__[name] for name in _KINDS}
+    _checkpoint.__dict__.update(dict(zip(_KINDS, (Kept, kept), strict=True)))
+    try:
+        yield
+    finally:
+        _checkpoint.__dict__.update(before)
+
+
+_KINDS = ("CheckpointFunction", "_checkpoint_without_reentrant_generator")
+"""The two ways in which PyTorch recomputes."""
+
+
 class _Recomputed:
     """A checkpointed part of a forward pass; every call but the first runs in the context."""
 

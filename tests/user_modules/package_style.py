@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchmetrics import Metric
 from torchmetrics.functional import accuracy, mean_absolute_error
 
@@ -383,6 +384,42 @@ class Scheduling(LitNet):
         return self.weight * (loss if self.has_improved else 0.5 * loss)
 
 
+def drop_path(x: Tensor, drop_prob: float, training: bool) -> Tensor:
+    """Drop whole examples, as timm's function of this name does."""
+    if not training or drop_prob == 0:
+        return x
+    return x * x.new_empty(len(x), 1).bernoulli_(1 - drop_prob) / (1 - drop_prob)
+
+
+class Filling(LitNet):
+    """Fills its batches, and tensors that it derives from them; recomputes a part; branches beside stochastic depth."""
+
+    def hidden(self, x: Tensor) -> Tensor:
+        hidden = checkpoint(lambda x: self.drop(F.relu(self.first(x))), x, use_reentrant=False)
+        if hidden.mean() > self.last.bias.mean() + 0.2:
+            hidden = 0.5 * hidden
+        return hidden + drop_path(hidden, 0.2, self.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.arange(10) * 0.1
+        bias += torch.full_like(bias, 0.5)
+        scaled = x * 2
+        scaled[:, :12] = self.hidden(x)
+        return self.last(self.hidden(scaled)) + bias
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        column = int(torch.randint(0, 40, (1,)))
+        x[:, column : column + 8] = x[torch.randperm(len(x)), column : column + 8]
+        return F.cross_entropy(self(x), y)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        x, y = batch
+        x[:, :4] = self.first(x)[:, :4]
+        x += self.first.bias.mean()
+        self.log("val_loss", F.cross_entropy(self(x), y))
+
+
 class InArrays(LitNet):
     """Computes a score with NumPy in its validation step."""
 
@@ -396,5 +433,5 @@ class InArrays(LitNet):
 EACH = (
     MetricLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, BranchingLater,
     PartlyEvaluating, GradientReversal, KeptAttention, Packed, Selecting, Queued,
-    Codebook, Penalized, Renormalized, InArrays, Carrying, Scheduling,
+    Codebook, Penalized, Renormalized, InArrays, Carrying, Scheduling, Filling,
 )  # fmt: skip

@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dropsearch._compat.torch_modes import is_unpickling, without_modes
+from dropsearch._compat.torch_modes import backward, is_unpickling, without_modes
 from dropsearch.core.batches import examples_in, examples_of, mapped
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Site, TrialSpec
@@ -229,6 +229,9 @@ class DoublePrecision(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func is Tensor.backward:
+            with self:  # a mode is off while it handles a call, but a backward pass may recompute a part of the forward
+                return backward(*args, **(kwargs or {}))
         if func is torch.empty and is_unpickling(sys._getframe(1)):  # a batch from a worker process
             return func(*args, **(kwargs or {}))
         options = {name: _to_float64(value) for name, value in (kwargs or {}).items()}

@@ -108,13 +108,13 @@ def _values(point: EpochMetrics) -> dict[str, float]:
 
 
 class _Batches:
-    """A list of batches as a loader; hooks get copies, which they may change in place."""
+    """A list of batches as a loader; each epoch gets copies, which hooks and steps may change in place."""
 
-    def __init__(self, batches: Sequence[Any], *, copies: bool) -> None:
-        self._batches, self._copies = batches, copies
+    def __init__(self, batches: Sequence[Any]) -> None:
+        self._batches = batches
 
     def __iter__(self) -> Iterator[Any]:
-        return map(copy.deepcopy, self._batches) if self._copies else iter(self._batches)
+        return map(copy.deepcopy, self._batches)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -165,7 +165,7 @@ class _FewBatches:
 
     def _list(self, loader: Any, count: int) -> _Batches:
         batches = [self._prepared(batch) for batch in itertools.islice(loader, count)]
-        return _Batches(batches, copies=self._hooks is not None and not self._moved)
+        return _Batches(batches)
 
     def train_loader(self, seed: int) -> Any:
         """Return a few examples in an order by seed and epoch, or a loader's first batches."""

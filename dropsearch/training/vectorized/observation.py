@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from dropsearch._compat.python_calls import showing
-from dropsearch._compat.row_values import quiet_loops
-from dropsearch.core.batches import BatchForm, examples_of
+from dropsearch._compat.row_values import quiet_loops, version_of
+from dropsearch.core.batches import BatchForm, examples_of, tensors
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import generator_states, seeded
 from dropsearch.core.user_errors import place_of_change, place_of_method
@@ -82,8 +82,10 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
     index, watch, states = ObservedInt(0), AttributeWatch(module), generator_states()
     recorder = EffectRecorder(module, traits)
     noting = recorder.recording(keeps_attributes=False)
+    versions = [version_of(tensor) for tensor in tensors(batch)]
     with noting, report_compiling(), showing(metric_functions()), NotedReads() as reads:
         result = value_of(call_step(getattr(module, step), batch, index))
+    traits.fills_batch |= versions != [version_of(tensor) for tensor in tensors(batch)]
     traits.attributes |= set(watch.changed())
     watch.put_back()
     # Other random operations of torch than dropout are rejected by vmap.
@@ -97,7 +99,7 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
     if step == "training_step" and not isinstance(result, torch.Tensor) and "loss" not in (result or {}):
         raise UnsupportedError(f"training_step does not return a loss{place_of_method(module, step)}")
     traits.uses_batch_idx |= ObservedInt.used
-    traits.reads_values = traits.reads_values or (reads.seen and _reads_of_rows(module, step, batch, traits))
+    traits.reads_values |= reads.seen and _reads_of_rows(module, step, batch, traits)
     traits.functions = tuple({*traits.functions, *reads.functions})
     names = tuple(effect.name for effect in recorder.effects if effect.kind == "log")
     if step == "validation_step":
@@ -127,6 +129,10 @@ def logged_numbers(module: Any, batch: Any, traits: StepTraits) -> dict[str, flo
     return {effect.name: effect.args[0] for effect in recorder.effects if effect.is_number}
 
 
+FILLS_SHARED = "extra_args"
+"""A part of `vmap`'s message that values of rows fill a tensor that is not batched."""
+
+
 def _reads_of_rows(module: Any, step: str, batch: Any, traits: StepTraits) -> bool:
     """Return whether a step reads values that differ between rows, by running two rows under `vmap`."""
     reads, form, watch = RowReads(), BatchForm(batch), AttributeWatch(module)
@@ -141,7 +147,8 @@ def _reads_of_rows(module: Any, step: str, batch: Any, traits: StepTraits) -> bo
 
     try:
         vmap(run, randomness="different")(state, *examples)
-    except Exception:  # the step needs a real row, so assume that it reads values
+    except Exception as error:  # the step needs a real row, so assume that it reads values
+        traits.fills_batch |= step == "validation_step" and FILLS_SHARED in str(error)
         return True
     finally:
         watch.put_back()

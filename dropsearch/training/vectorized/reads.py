@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dis
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -173,6 +174,9 @@ class RowReads(TorchFunctionMode):
             return None
         if not self.used and self._made and args and changes_in_place(func) and _address(args[0]) in self._made:
             self.used = any(map(is_of_row, tensors([args[1:], kwargs])))
+        if func in AUGMENTED and not is_of_row(args[0]) and _may_be_of_row(args[1]) and is_augmented(sys._getframe(1)):
+            self.used = True
+            return AUGMENTED[func](*args)  # Python binds the name to the result
         try:
             result = func(*args, **(kwargs or {}))
             return self._created(result) if func in FACTORIES else result
@@ -211,8 +215,8 @@ class RowReads(TorchFunctionMode):
     def python_call(
         self, function: FunctionType, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call a function of torchmetrics for each row."""
-        return by_row(run, args, kwargs)
+        """Call a function of torchmetrics for each row; a dropout function runs as it is."""
+        return by_row(run, args, kwargs) if is_of_metrics(function) else run(*args, **kwargs)
 
 
 def _address(tensor: Tensor) -> int:
@@ -227,6 +231,25 @@ def changes_in_place(func: Any) -> bool:
     """Return whether a torch operation changes its first argument."""
     name = getattr(func, "__name__", "")
     return name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+
+
+def is_augmented(frame: FrameType) -> bool:
+    """Return whether code runs an operator that assigns its result, such as `+=`."""
+    code = frame.f_code.co_code
+    return code[frame.f_lasti] == dis.opmap["BINARY_OP"] and code[frame.f_lasti + 1] >= _FIRST_AUGMENTED
+
+
+_FIRST_AUGMENTED = 13
+"""Argument of Python's instruction for `+=`; those of the others are larger."""
+AUGMENTED: Mapping[Any, Callable[..., Tensor]] = {
+    Tensor.add_: Tensor.add, Tensor.sub_: Tensor.sub, Tensor.mul_: Tensor.mul, Tensor.div_: Tensor.div,
+    Tensor.logical_or_: Tensor.logical_or, Tensor.__ior__: Tensor.__or__, Tensor.__iand__: Tensor.__and__,
+}  # fmt: skip
+"""What operators such as `+=` call, and the same without a change in place."""
+
+
+def _may_be_of_row(value: Any) -> bool:
+    return isinstance(value, Tensor) and is_of_row(value)
 
 
 def has_mask(args: tuple[Any, ...]) -> bool:
@@ -283,10 +306,17 @@ class NotedReads(TorchFunctionMode):
         self, function: FunctionType, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Record a function of torchmetrics, but not its inner calls."""
+        if not is_of_metrics(function):
+            return run(*args, **kwargs)
         self.functions.add(function)
         seen, result = self.seen, run(*args, **kwargs)
         self.seen = seen
         return result
+
+
+def is_of_metrics(function: FunctionType) -> bool:
+    """Return whether a function is one of torchmetrics."""
+    return function.__module__.partition(".")[0] == "torchmetrics"
 
 
 def metric_functions() -> list[FunctionType]:

@@ -1,6 +1,6 @@
 """Calls that `vmap` refuses although they have one meaning for rows that do not depend on each other.
 
-`.data`, results written with `out=`, tensors as bounds of slices, and gradients taken inside of a step.
+`.data`, copies of modules, results written with `out=`, tensors as bounds of slices, and gradients that a step takes.
 """
 
 from __future__ import annotations
@@ -11,17 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch._compat.row_values import gradients, is_of_row, needs_gradient, require_gradient
+from dropsearch._compat.row_values import data_of, gradients, is_of_row, needs_gradient, require_gradient
 from dropsearch.core.batches import tensors
 
 
-def _data(tensor: Tensor) -> Tensor:
-    return tensor.detach()  # as `.data`, it shares memory with the tensor
-
-
 def _set_data(tensor: Tensor, values: Tensor) -> None:
-    with torch.no_grad():
-        tensor.copy_(values)
+    data_of(tensor).copy_(values)
 
 
 def _require_gradient(tensor: Tensor, requires_grad: bool = True) -> Tensor:
@@ -49,11 +44,12 @@ def _listed(given: Any) -> list[Any]:
 
 
 _GAPS: Mapping[Any, Callable[..., Any]] = {
-    Tensor.data.__get__: _data,  # type: ignore[attr-defined]
+    Tensor.data.__get__: data_of,  # type: ignore[attr-defined]
     Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
     Tensor.requires_grad.__get__: needs_gradient,  # type: ignore[attr-defined]
     Tensor.requires_grad.__set__: _require_gradient,  # type: ignore[attr-defined]
     Tensor.requires_grad_: _require_gradient,
+    Tensor.__deepcopy__: lambda tensor, memo: memo.setdefault(id(tensor), tensor.detach().clone()),
     torch.autograd.grad: _gradients,
 }
 

@@ -10,7 +10,6 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from dropsearch._compat.row_values import was_changed
 from dropsearch._compat.torch_modules import buffers_of
 from dropsearch.training.vectorized.held_once import NotHeldOnceError, fingerprint, use
 
@@ -194,9 +193,8 @@ class RowsPart:
         self.buffers = {name: value.index_select(0, index) for name, value in state.buffers.items()}
 
     def put_back(self) -> None:
-        """Write the buffers, and parameters that a step changed in place, to the state of all rows."""
+        """Write the buffers and parameters, which a step may change in place, to the state of all rows."""
         for name, value in self.buffers.items():
             self._state.buffers[name].index_copy_(0, self.index, value)
         for name, value in self.parameters.items():
-            if was_changed(value):
-                self._state.parameters[name].detach().index_copy_(0, self.index, value.detach())
+            self._state.parameters[name].detach().index_copy_(0, self.index, value.detach())

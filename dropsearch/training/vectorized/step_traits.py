@@ -58,6 +58,8 @@ class StepTraits:
     uses_clock: bool = False
     """Whether a step reads the epoch or the step of its Trainer."""
     uses_batch_idx: bool = False
+    fills_batch: bool = False
+    """Whether a step changes tensors of its batch in place."""
     logs_beyond_means: bool = False
     """Whether a validation step logs anything except means of tensors over examples, or a training step anything except
     means and last values."""

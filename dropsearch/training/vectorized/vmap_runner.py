@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from dropsearch._compat.python_calls import showing
-from dropsearch._compat.row_values import autograd_functions, quiet_loops, sampled_under_vmap
-from dropsearch.core.batches import BatchForm
+from dropsearch._compat.row_values import autograd_functions, expanded, quiet_loops, sampled_under_vmap
+from dropsearch._compat.torch_modes import not_recomputed
+from dropsearch.core.batches import BatchForm, mapped
 from dropsearch.core.global_state import changed
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, mask_shapes
 from dropsearch.training.logged_steps import Modes, call_step, captured_logs, on_device_of, set_to_train
@@ -109,6 +110,7 @@ class VmapRunner:
             stack.enter_context(showing(self.traits.functions))
             stack.enter_context(autograd_functions(by_row))
             stack.enter_context(quiet_loops())
+            stack.enter_context(not_recomputed())
             stack.enter_context(sampled_under_vmap())
             yield
 
@@ -143,6 +145,8 @@ class VmapRunner:
 
         self.set_mode(training=True)
         self.control.begin(bits)
+        if self.traits.fills_batch:  # rows that branch apart take the step again
+            examples = [each.clone() for each in examples]
         losses, logged, self._effect_tensors = vmap(run_row)(
             rows.parameters, rows.buffers, tuple(examples), rates, dict(bits), self._carried_tensors()
         )
@@ -170,7 +174,8 @@ class VmapRunner:
 
         def run_row(parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any, carried: Any) -> Any:
             self.control.load(rates, bits)
-            given = batch if form is None else form.build(examples)
+            shared = mapped(batch, expanded) if self.traits.fills_batch else batch
+            given = shared if form is None else form.build(examples)
             with self._carried.shown(carried):
                 return self._run("validation_step", parameters, {**rows.shared, **buffers}, given)[1:]
 
