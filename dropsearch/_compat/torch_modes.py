@@ -114,16 +114,16 @@ def recomputed_by(remember: Remember) -> Iterator[None]:
 def not_recomputed() -> Iterator[None]:
     """Keep what ``torch.utils.checkpoint`` would recompute, for code whose backward pass runs outside of it."""
 
-    class Kept:
+    class Once:
         @staticmethod
         def apply(run: Callable[..., Any], preserve: bool, *args: Any) -> Any:
             return run(*args)
 
-    def kept(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
+    def once(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
         yield  # then PyTorch calls `run`
 
     before = {name: _checkpoint.__dict__[name] for name in _KINDS}
-    _checkpoint.__dict__.update(dict(zip(_KINDS, (Kept, kept), strict=True)))
+    _checkpoint.__dict__.update(dict(zip(_KINDS, (Once, once), strict=True)))
     try:
         yield
     finally:
