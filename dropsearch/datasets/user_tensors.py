@@ -73,17 +73,13 @@ def _read_all(loader: DataLoader[Any]) -> tuple[Examples | None, str]:
     )
     batches = list(reader)
     try:
-        form = form_of([batch for batch in batches if _size(batch) == loader.batch_size] or batches)
+        form = form_of([batch for batch in batches if len(examples_of(batch)[0]) == loader.batch_size] or batches)
     except UnsupportedError as error:
         return None, str(error)
     parts = [examples_of(batch) for batch in batches]
     if len({tuple(part.shape[1:] for part in batch) for batch in parts}) > 1:
         return None, "the training examples have different shapes"
     return Examples(_joined(parts), form), ""
-
-
-def _size(batch: Any) -> int:
-    return len(examples_of(batch)[0])
 
 
 def _joined(batches: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

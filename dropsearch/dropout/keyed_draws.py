@@ -95,33 +95,18 @@ def _filled(name: str, x: Tensor, values: Callable[[Tensor], Tensor]) -> Draw:
     return Draw(name, x.shape, x.device, lambda numbers: x.copy_(values(numbers).to(x.dtype)), into=x)
 
 
+def _fills(values: Callable[..., Tensor]) -> Callable[..., Draw]:
+    """Return the parser of a call that fills a tensor with values, a function of the numbers and the call's options."""
+
+    def read(name: str, x: Tensor, *args: Any, **options: Any) -> Draw:
+        return _filled(name, x, lambda numbers: values(numbers, *args, **options))
+
+    return read
+
+
 def _uniform_(name: str, x: Tensor, low: float = 0.0, high: float = 1.0, **more: Any) -> Draw:
     low, high = more.get("from", more.get("a", low)), more.get("to", more.get("b", high))
     return _filled(name, x, lambda numbers: low + (high - low) * unit(numbers, x.dtype))
-
-
-def _normal_(name: str, x: Tensor, mean: float = 0.0, std: float = 1.0) -> Draw:
-    return _filled(name, x, lambda numbers: mean + std * normal(numbers))
-
-
-def _log_normal_(name: str, x: Tensor, mean: float = 1.0, std: float = 2.0) -> Draw:
-    return _filled(name, x, lambda numbers: torch.exp(mean + std * normal(numbers)))
-
-
-def _exponential_(name: str, x: Tensor, lambd: float = 1.0) -> Draw:
-    return _filled(name, x, lambda numbers: exponential(numbers) / lambd)
-
-
-def _cauchy_(name: str, x: Tensor, median: float = 0.0, sigma: float = 1.0) -> Draw:
-    return _filled(name, x, lambda numbers: median + sigma * torch.tan(math.pi * (open_unit(numbers) - 0.5)))
-
-
-def _geometric_(name: str, x: Tensor, p: float) -> Draw:
-    return _filled(name, x, lambda numbers: torch.ceil(torch.log(open_unit(numbers)) / math.log1p(-p)).clamp(min=1))
-
-
-def _bernoulli_(name: str, x: Tensor, p: Any = 0.5) -> Draw:
-    return _filled(name, x, lambda numbers: below(numbers, p))
 
 
 def _bernoulli(name: str, x: Tensor, p: Any = None) -> Draw:
@@ -229,14 +214,16 @@ _READERS: Mapping[str, Callable[..., Draw]] = {
     "rand_like": partial(_like, unit),
     "randn_like": partial(_like, _normals),
     "normal": _normal_call,
-    "normal_": _normal_,
+    "normal_": _fills(lambda numbers, mean=0.0, std=1.0: mean + std * normal(numbers)),
     "uniform_": _uniform_,
-    "log_normal_": _log_normal_,
-    "exponential_": _exponential_,
-    "cauchy_": _cauchy_,
-    "geometric_": _geometric_,
+    "log_normal_": _fills(lambda numbers, mean=1.0, std=2.0: torch.exp(mean + std * normal(numbers))),
+    "exponential_": _fills(lambda numbers, lambd=1.0: exponential(numbers) / lambd),
+    "cauchy_": _fills(
+        lambda numbers, median=0.0, sigma=1.0: median + sigma * torch.tan(math.pi * (open_unit(numbers) - 0.5))
+    ),
+    "geometric_": _fills(lambda numbers, p: torch.ceil(torch.log(open_unit(numbers)) / math.log1p(-p)).clamp(min=1)),
     "bernoulli": _bernoulli,
-    "bernoulli_": _bernoulli_,
+    "bernoulli_": _fills(lambda numbers, p=0.5: below(numbers, p)),
     "randint": _randint,
     "randint_like": _randint_like,
     "random_": _random_,

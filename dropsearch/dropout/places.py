@@ -150,7 +150,9 @@ def forget_classes() -> None:
 
 def _dropout_calls(kind: type) -> Iterator[tuple[Place, Any]]:
     for function in _class_functions(kind):
-        yield from _called(as_written(function).__code__, function.__globals__)
+        for place, held in _named(as_written(function).__code__, function.__globals__):
+            if isinstance(held, Callable) and is_dropout_function(held):
+                yield place, held
 
 
 def _class_functions(kind: type) -> Iterator[FunctionType]:
@@ -166,11 +168,6 @@ def _functions(owner: type) -> list[FunctionType]:
     unwrapped = (getattr(value, "__wrapped__", value) for value in values)
     functions = [value for value in unwrapped if isinstance(value, FunctionType)]
     return sorted(functions, key=lambda function: as_written(function).__code__.co_firstlineno)
-
-
-def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[Place, Any]]:
-    """Yield each place in a function and its inner functions that names a dropout function, with that function."""
-    return ((place, held) for place, held in _named(code, names) if _is_function(held))
 
 
 def _named(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[Place, Any]]:
@@ -213,7 +210,3 @@ def reached_functions(kind: type) -> frozenset[Any]:
 def _is_users(function: FunctionType) -> bool:
     name = str(function.__module__).partition(".")[0]
     return name not in ("torch", "lightning", "pytorch_lightning", "dropsearch") and name not in sys.stdlib_module_names
-
-
-def _is_function(held: Any) -> bool:
-    return isinstance(held, Callable) and is_dropout_function(held)

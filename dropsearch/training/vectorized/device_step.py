@@ -71,8 +71,7 @@ class DeviceStep(VectorizedStep):
         """Copy rates and mask seeds of the current rows into the tensors that the step reads."""
         device, dtype = self.rows.flat.device, self.rows.flat.dtype
         self._optimizers = {id(trial_row): self._optimizers[id(trial_row)] for trial_row in trial_rows}
-        self._host_mask_seeds = self._seeds(trial_rows)
-        self._mask_seeds.copy_(words(self._host_mask_seeds, torch.device("cpu")))
+        self._mask_seeds.copy_(words(self._seeds(trial_rows), torch.device("cpu")))
         rates = row_rates([trial_row.spec.rates for trial_row in trial_rows], dtype, device)
         if not self._rates:
             self._rates = rates
@@ -89,7 +88,7 @@ class DeviceStep(VectorizedStep):
 
     def state(self, trial_rows: Sequence[TrialRow]) -> list[Tensor]:
         """Return the optimizer state, the random bits and the order of the examples."""
-        return [*self.optimizer.tensors(), self._field, *self._bits.fields(), self._orders]
+        return [*self.optimizer.tensors(), self._field, self._orders]
 
     def begin_epoch(self, trial_rows: Sequence[TrialRow]) -> None:
         """Copy the inputs of an epoch to the device: orders, step counts, and options that schedules have changed."""
@@ -114,8 +113,6 @@ class DeviceStep(VectorizedStep):
     def run(self, trial_rows: Sequence[TrialRow], taken: StepBatches) -> None:
         """Run one step of all rows, from its graph if there is one."""
         size = self.batches.batch_size
-        if not self._bits.is_one_kernel:
-            self._field.copy_(self._bits.field(self._host_mask_seeds, [trial_row.step for trial_row in trial_rows]))
         self.optimizer.upload()
         is_first = taken.index % self._accumulation == 0
         is_due = trial_rows[0].is_due(taken.index, self._accumulation)
@@ -143,8 +140,7 @@ class DeviceStep(VectorizedStep):
         device = self.rows.flat.device
         indices = self._orders.index_select(1, self._position + torch.arange(size, device=device))
         batch = cast(gather_batches(self.batches.examples, indices), self.rows.flat.dtype)
-        if self._bits.is_one_kernel:
-            self._bits.fill(self._field, self._mask_seeds, self._mask_steps)
+        self._bits.fill(self._field, self._mask_seeds, self._mask_steps)
         losses, logged = self.runner.train(
             self.rows, batch, self._rates, self._bits.views(self._field), self.batches.form
         )

@@ -54,7 +54,7 @@ class RowModules:
 
     def begin_epoch(self, trial_rows: Sequence[TrialRow]) -> None:
         """Run the hooks of all rows at the start of an epoch."""
-        for trial_row in _training(trial_rows):
+        for trial_row in (each for each in trial_rows if each.trains):
             view_of(trial_row).now(current_epoch=trial_row.epoch, global_step=trial_row.updates)
             self._hooks.run(trial_row, "on_train_epoch_start")
 
@@ -134,7 +134,3 @@ class RowModules:
 
 def _training_rows(trial_rows: Sequence[TrialRow], rows: Iterable[int]) -> Iterator[tuple[int, TrialRow]]:
     return ((row, trial_rows[row]) for row in rows if trial_rows[row].trains)
-
-
-def _training(trial_rows: Sequence[TrialRow]) -> Iterator[TrialRow]:
-    return (trial_row for trial_row in trial_rows if trial_row.trains)

@@ -77,7 +77,6 @@ def run_layers(
     x: Tensor,
     initial: State,
     weights: Sequence[Tensor],
-    *,
     has_biases: bool,
     num_layers: int,
     bidirectional: bool,
@@ -135,16 +134,8 @@ class VmapRNN(TorchFunctionMode):
         # With projections (`proj_size`) each layer has a fifth tensor.
         if len(weights) != num_layers * (2 if bidirectional else 1) * (4 if has_biases else 2):
             return func(*args, **(kwargs or {}))
-        return run_layers(
-            cell,
-            x,
-            tuple(initial) if isinstance(initial, list | tuple) else (initial,),
-            weights,
-            has_biases=has_biases,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            batch_first=batch_first,
-        )
+        states = tuple(initial) if isinstance(initial, list | tuple) else (initial,)
+        return run_layers(cell, x, states, weights, has_biases, num_layers, bidirectional, batch_first)
 
 
 _CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d}
