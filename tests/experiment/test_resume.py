@@ -15,7 +15,7 @@ import dropsearch
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialResult
 from dropsearch.experiment.tasks import run
-from tests.experiment.conftest import LIGHT, composed, trials_told
+from tests.experiment.conftest import LIGHT, composed, shell_lines, trials_told
 from tests.experiment.forked_runs import RunForker
 from tests.user_modules import data, nets
 
@@ -131,7 +131,7 @@ def test_ctrl_c_ends_cleanly_and_the_last_line_goes_on(run_forker: RunForker, tm
     assert "Provisional: the run was interrupted" in out
     assert all(outcome["winner"] is None or not outcome["winner"]["test_acc"] for outcome in partial["arms"].values())
 
-    ended = run_forker.shell(tmp_path, out.splitlines()[-1])
+    ended = run_forker.shell(tmp_path, shell_lines(out)[-1])
     assert ended.returncode == 0, ended.stderr
     whole = results(tmp_path / "outputs" / "mlp-digits")
     assert whole["complete"] is True
