@@ -12,7 +12,7 @@ from dropsearch.config.budget import parsed
 from dropsearch.core.errors import InputError
 from dropsearch.core.preparation import preparing
 from dropsearch.core.processor_use import Stopwatch
-from dropsearch.core.records import ArmOutcome, ComparisonMetric
+from dropsearch.core.records import ArmOutcome, ComparisonMetric, TrialPhase
 from dropsearch.experiment.allocation import Costs, enough
 from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.budget import BudgetedTraining
@@ -22,6 +22,7 @@ from dropsearch.experiment.paces import (
     REPORT_SECONDS,
     TEST_SHARE,
     TRACKING_SECONDS,
+    Pace,
     searched_share,
 )
 from dropsearch.experiment.pilot import pilots
@@ -29,7 +30,6 @@ from dropsearch.experiment.winners import measuring_threads
 from dropsearch.report.numbers import Scale
 from dropsearch.stats.comparisons import planned_contrasts
 from dropsearch.tracking import tracker_names
-from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine
 
 MOST_EVIDENCE = 0.4
@@ -48,16 +48,21 @@ class RunBudget:
     training: BudgetedTraining
     """Search and confirmation, once they have begun."""
 
-    def __init__(self, context: ExperimentContext, plan: Plan, engine: Engine, watch: Stopwatch) -> None:
+    def __init__(self, context: ExperimentContext, engine: Engine, watch: Stopwatch) -> None:
         limit, config = parsed(context.config.budget or ""), context.config
         assert limit is not None, "checked with the configuration"
         self._context, self._available = context, limit.seconds or limit.trials
         self._clock = watch.elapsed if limit.seconds else None
         self._costs = Costs(len(config.arms), 1.0, 1.0, screening=config.confirm.screening_seeds)
+        self.paces: Mapping[TrialPhase, Pace] | None = None
+        """Measured durations of training, in a budget of time."""
+        self.slow = 1.0
+        """By what the durations of reports are multiplied."""
         self.remarks: list[str] = []
         """Notes of the run."""
         if self._clock is not None:
-            self._costs = measured_costs(context, plan, engine, slowness(watch.elapsed(), watch.busy()))
+            self.paces, self.slow = measured_paces(context, engine), slowness(watch.elapsed(), watch.busy())
+            self._costs = measured_costs(context, self.paces, self.slow)
             if self._costs.arms * 8 * self._costs.model > MOST_EVIDENCE * self._available:
                 config.evidence.name, self._costs = "off", dataclasses.replace(self._costs, model=0.0)
                 self.remarks.append(
@@ -92,16 +97,21 @@ def slowness(elapsed: float, busy: float) -> float:
     return min(max(elapsed / busy, 1.0), SLOWEST) if busy > 0 else 1.0
 
 
-def measured_costs(context: ExperimentContext, plan: Plan, engine: Engine, slow: float = 1.0) -> Costs:
-    """Return the measured costs of the parts of a run, in seconds.
-
-    Args:
-        slow: By what the durations of reports, which are those of an idle machine, are multiplied.
-    """
+def measured_paces(context: ExperimentContext, engine: Engine) -> Mapping[TrialPhase, Pace]:
+    """Return the measured durations of search and confirmation; an InputError if no trial ended an epoch."""
     with preparing("measuring the speed of search and confirmation"):
-        paces, config = pilots(context, engine), context.config
+        paces = pilots(context, engine)
     if "search" not in paces:
         raise InputError("budget needs a measured speed, but no trial ended an epoch: set study.n_trials instead")
+    return paces
+
+
+def measured_costs(context: ExperimentContext, paces: Mapping[TrialPhase, Pace], slow: float = 1.0) -> Costs:
+    """Return the measured costs of the parts of a run, in seconds.
+
+    `slow` multiplies the durations of reports, which are those of an idle machine.
+    """
+    config = context.config
     with measuring_threads(context):
         model = evidence_pace(context, thorough=True)
     epochs = config.trainer.max_epochs

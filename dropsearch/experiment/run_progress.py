@@ -38,13 +38,21 @@ from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine
 
 
-def run_progress(context: ExperimentContext, plan: Plan | None, studies: Sequence[ArmStudies]) -> Progress:
+def run_progress(
+    context: ExperimentContext,
+    plan: Plan | None,
+    studies: Sequence[ArmStudies],
+    paces: Mapping[TrialPhase, Pace] | None = None,
+    slow: float = 1.0,
+) -> Progress:
     """Return the progress of a run that trains the missing trials of its studies.
 
     Args:
         context: What the run consists of.
         plan: The plan; None if nothing is trained.
         studies: The arms' studies.
+        paces: Paces that the budget of the run measured.
+        slow: By what the durations of reports, which are those of an idle machine, are multiplied.
     """
     config = context.config
     state = RunState(
@@ -56,7 +64,7 @@ def run_progress(context: ExperimentContext, plan: Plan | None, studies: Sequenc
         model = evidence_pace(context)
     trials = missing_trials(context, studies) if plan else {}
     epoch, ratio = (planned_pace(context, plan), _ratio(context, plan)) if plan else (None, 1.0)
-    stages = run_stages(context, trials, epoch, ratio, model)
+    stages = run_stages(context, trials, epoch, ratio, model, paces, slow)
     return Progress(Forecast(stages), state, views(context))
 
 
@@ -95,12 +103,14 @@ def run_stages(
     confirm_ratio: float,
     model: float,
     paces: Mapping[TrialPhase, Pace] | None = None,
+    slow: float = 1.0,
 ) -> list[Stage]:
     """Return the stages of a run in order.
 
     Args:
         confirm_ratio: Duration of an epoch in the confirmation relative to the search.
         paces: Paces measured by pilots, which replace `epoch` and `confirm_ratio`.
+        slow: By what the durations of reports, which are those of an idle machine, are multiplied.
     """
     config, epochs = context.config, context.config.trainer.max_epochs
     share, known = searched_share(config), paces or {}
@@ -121,8 +131,8 @@ def run_stages(
         stages.append(Stage("test", models, TEST_SHARE * model))
     if config.evidence.name != "off":
         stages.append(Stage("evidence", models, model))
-    stages.append(Stage("report", FIGURES, REPORT_SECONDS / FIGURES))
-    return [*stages, Stage("tracking", 1, TRACKING_SECONDS)] if tracker_names(config.tracking.name) else stages
+    stages.append(Stage("report", FIGURES, slow * REPORT_SECONDS / FIGURES))
+    return [*stages, Stage("tracking", 1, slow * TRACKING_SECONDS)] if tracker_names(config.tracking.name) else stages
 
 
 def missing_trials(context: ExperimentContext, studies: Sequence[ArmStudies] = ()) -> dict[str, int]:

@@ -32,6 +32,7 @@ from dropsearch.experiment.watched_feed import TrackedFeed
 from dropsearch.experiment.winner_tests import TestSetError
 from dropsearch.experiment.winners import measuring_threads
 from dropsearch.report import FIGURES, opening
+from dropsearch.report.figures.registry import drawings
 from dropsearch.report.progress import Progress
 from dropsearch.report.text.verdict import answer
 from dropsearch.stats.comparisons import compared
@@ -114,7 +115,8 @@ class ExperimentRun:
 
     def show_progress(self) -> None:
         """Start showing progress."""
-        self.progress = run_progress(self.context, self.plan, self.arm_runner.studies)
+        paces, slow = (self.budget.paces, self.budget.slow) if self.budget else (None, 1.0)
+        self.progress = run_progress(self.context, self.plan, self.arm_runner.studies, paces, slow)
         self.arm_runner.new_elsewhere()  # they are known to the progress
         self.progress.start()
 
@@ -122,7 +124,7 @@ class ExperimentRun:
         """Search, confirm and test, and close everything in any case."""
         try:
             if self.context.config.budget is not None and self.plan is not None:
-                self.budget = RunBudget(self.context, self.plan, self.engine, self.watch)
+                self.budget = RunBudget(self.context, self.engine, self.watch)
                 self.remarks += self.budget.remarks
             self.open()
             if self.budget is not None:
@@ -192,6 +194,7 @@ class ExperimentRun:
             summary, tracking=dict(self.tracker.info), commands=follow_up, answer=answer(summary),
             notes=(*summary.notes, note) if failure else summary.notes,
         )  # fmt: skip
+        list(drawings())  # imports matplotlib, which is no part of the time that a figure takes
         self.progress.skip_wait()
         artifacts = write_files(self.context, summary, self.progress.step)
         if self.tracker.location:

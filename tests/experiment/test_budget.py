@@ -23,8 +23,9 @@ from dropsearch.experiment.allocation import LADDER, Allocation, Costs, choose, 
 from dropsearch.experiment.budget import BudgetedTraining
 from dropsearch.experiment.paces import Pace
 from dropsearch.experiment.run_budget import RunBudget, slowness
+from dropsearch.experiment.run_progress import run_stages
 from dropsearch.experiment.tasks.search import searched
-from dropsearch.report.progress import Progress
+from dropsearch.report.progress import Forecast, Progress
 from dropsearch.study.selection import retraining_count
 from tests.experiment.conftest import LIGHT, Cli, composed
 
@@ -232,13 +233,27 @@ def test_a_busy_machine_has_more_time_for_reports(
 ) -> None:
     slow = slowness(elapsed, busy)
     assert slow == factor
-    monkeypatch.setattr(run_budget, "pilots", lambda *_: {"search": Pace(1.0), "confirm": Pace(1.0)})
+    paces: Any = {"search": Pace(1.0), "confirm": Pace(1.0)}
     monkeypatch.setattr(run_budget, "evidence_pace", lambda *_, **__: 0.0)
     monkeypatch.setattr(run_budget, "measuring_threads", lambda _: nullcontext())
     context: Any = SimpleNamespace(config=composed("tracking=none"))
-    found, idle = (run_budget.measured_costs(context, None, None, each) for each in (slow, 1.0))  # type: ignore[arg-type]
+    found, idle = (run_budget.measured_costs(context, paces, each) for each in (slow, 1.0))
     assert found.fixed == factor * idle.fixed
     assert dataclasses.replace(found, fixed=idle.fixed) == idle
+
+
+def test_the_first_estimate_of_a_run_is_that_of_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_budget, "evidence_pace", lambda *_, **__: 2.0)
+    monkeypatch.setattr(run_budget, "measuring_threads", lambda _: nullcontext())
+    config = composed("tracking=mlflow", "budget=10m", "pruner=none")
+    context: Any = SimpleNamespace(config=config, source=SimpleNamespace(has_test=True))
+    paces: Any = {"search": Pace(0.5, 1.0, 1, 1.0), "confirm": Pace(0.7, 1.0, 1, 1.0)}
+    costs = run_budget.measured_costs(context, paces, 3.0)
+    stages = run_stages(context, {"search": 120, "confirm": 72}, 99.0, 1.0, 2.0, paces, 3.0)
+    left = Forecast(stages).by_stage()
+    assert left["search"] == pytest.approx(120 * costs.search_trial)
+    assert left["confirm"] == pytest.approx(72 * costs.confirm_trial)
+    assert (left["report"] or 0.0) + (left["tracking"] or 0.0) == pytest.approx(costs.fixed)
 
 
 def test_what_a_process_did_before_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,8 +289,8 @@ def test_a_number_of_trials_is_kept(tmp_path: Path) -> None:
 def test_the_note_has_the_unit_of_the_tables(metric: ComparisonMetric, unit: str) -> None:
     config: Any = SimpleNamespace(budget="500 trials", arms=["none", "dropout"], confirm=ConfirmConfig())
     context: Any = SimpleNamespace(config=config, modules=SimpleNamespace(comparison_metric=metric))
-    plan: Any = None
-    budget = RunBudget(context, plan, plan, Stopwatch())
+    engine: Any = None
+    budget = RunBudget(context, engine, Stopwatch())
     budget.training = SimpleNamespace(describe=lambda contrasts, spread, of: of)  # type: ignore[assignment]
     assert budget.note({}) == f"the budget of 500 trials bought {unit}"
 
