@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from dropsearch._compat.lightning import entry_points_once
-from tests.experiment.forked_runs import RunForker
+from tests.experiment.forked_runs import RunForker, rare_garbage
 from tests.hydra_within import fit_in
 from tests.lightning_within import fit_in as fit_in_lightning
 from tests.lightning_within import put_back_loaders
@@ -156,8 +156,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what was imported is not looked at again
-    gc.enable()
+    rare_garbage()
 
 
 def _marks(path: Path) -> Iterator[pytest.MarkDecorator]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dropsearch.core.processor_use import ProcessorUse, processor_time
-from tests.experiment.forked_runs import Job
+from tests.experiment.forked_runs import Job, rare_garbage
 
 STANDS, WORKS, LOOK = 120.0, 600.0, 1.0
 """Seconds without and with processor time after which a run is taken to hang, however busy the machine is; and between
@@ -31,8 +31,7 @@ two looks."""
 def serve(place: str = "") -> None:
     gc.disable()
     _import_all()
-    gc.freeze()  # what was imported is not looked at, and so not copied, in each child
-    gc.enable()
+    rare_garbage()
     if place:
         _serve_each(place)
     else:

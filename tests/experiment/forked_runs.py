@@ -6,6 +6,7 @@ One process (`fork_server.py`) imports everything, which takes seconds, and fork
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import shlex
@@ -51,6 +52,13 @@ class Job:
     stop_by: int | None = None
     """A signal to the run and its workers, when the file `where` shows `stop_at`."""
     stop_at: str = ""
+
+
+def rare_garbage() -> None:
+    """Look for garbage again, seldom, and not in what was imported, which children would copy for it."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    gc.enable()
 
 
 def shell_words(command: str, folder: Path) -> list[str]:

@@ -17,7 +17,7 @@ from tests.experiment.kill_campaign import Campaign
 def test_kills_at_random_moments_lose_and_repeat_nothing(
     run_forker: RunForker, tmp_path: Path, storage: str, kills: int, seed: int, repeats: int
 ) -> None:
-    light = ("engine=sequential", "evidence=off")
+    light = ("engine=sequential", "evidence=off", *(["tracking=none"] if storage else []))
     campaign = Campaign(run_forker, tmp_path, storage, seed, light, repeats, kills_per_study=kills)
     try:
         campaign.run(kills)

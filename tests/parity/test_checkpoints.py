@@ -110,16 +110,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_checkpoint_validates_to_what_is_reported(case: str, tmp_path: Path) -> None:
-    make, more = CASES[case]
-    result = confirmed(make, tmp_path / "a.ckpt", **more)
-    assert result.best is not None
-    loaded = make.load_from_checkpoint(tmp_path / "a.ckpt")
-    assert validated(loaded) == pytest.approx(result.best.val_loss, rel=1e-12)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_curves_are_plain_lightnings_under_its_arguments(case: str, tmp_path: Path) -> None:
+def test_curves_are_plain_lightnings_and_the_checkpoint_validates_to_the_best(case: str, tmp_path: Path) -> None:
     make, more = CASES[case]
     curve, given = Curve(), source()
     callbacks = [curve, *more.get("callbacks", list)()]
@@ -136,6 +127,9 @@ def test_curves_are_plain_lightnings_under_its_arguments(case: str, tmp_path: Pa
             trainer.fit(module, given.train_loader(SEED), given.val_dataloader())  # type: ignore[arg-type]
     result = confirmed(make, tmp_path / "a.ckpt", **more)
     assert losses(result) == pytest.approx(curve.points, rel=1e-12)
+    assert result.best is not None
+    loaded = make.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert validated(loaded) == pytest.approx(result.best.val_loss, rel=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:Attribute 'net' is an instance of:UserWarning")
