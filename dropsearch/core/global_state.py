@@ -71,6 +71,20 @@ def seeded(seed: int) -> Iterator[None]:
             put_back()
 
 
+_SEEDS = (random.seed, np.random.seed)
+"""The functions themselves, which `reseeding_follows` and others replace."""
+
+
+def reseed(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch."""
+    for function in _SEEDS:
+        function(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        for generator in torch.cuda.default_generators:
+            generator.manual_seed(seed)
+
+
 def torch_states() -> tuple[bytes, ...]:
     """Return the states of torch's global generators, on the CPU and on each device that is in use."""
     state = torch.default_generator.get_state().numpy().tobytes()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dropsearch._compat.python_calls import Call, can_be_shown, showing
 from dropsearch._compat.torch_modules import named_parts
-from dropsearch.core.global_state import changed, torch_states
+from dropsearch.core.global_state import changed, reseed, torch_states
 from dropsearch.core.seeds import derived_seed
 from dropsearch.dropout.control import DropoutControl
 from dropsearch.dropout.device_bits import DeviceBits
@@ -174,6 +174,13 @@ class TrialControl(DropoutControl):
     def seeing(self) -> Iterator[None]:
         """Enable the function mode while the context lasts."""
         with self.hidden(), super().seeing():
+            yield
+
+    @contextmanager
+    def hook(self, name: str, epoch: int) -> Iterator[None]:
+        """Control a hook of an epoch; its random numbers are functions of the seed, its name and the epoch."""
+        reseed(derived_seed(self.seeded.seed, name, epoch))
+        with self.seeing():
             yield
 
     def hidden(self) -> AbstractContextManager[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from types import FunctionType
 from typing import Any
 
@@ -19,6 +19,7 @@ from dropsearch.core.printable import one_line
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.dropout.trial_control import TRAINING_PART, TrialControl
 from dropsearch.training.logged_steps import wrapped_hook, wrapped_step
+from dropsearch.training.vectorized.step_traits import EPOCH_HOOKS
 
 
 def drops_nothing(spec: TrialSpec) -> bool:
@@ -65,8 +66,15 @@ def controlled_hooks(control: TrialControl, *owners: Any) -> Iterator[None]:
     """See drops in the hooks defined by the classes of a module or of callbacks, within the context."""
     with ExitStack() as stack:
         for owner, name in ((each, name) for each in owners for name in hooks_of(type(each))):
-            stack.enter_context(wrapped_hook(owner, name, lambda hook: _in_context(hook, control.seeing)))
+            seeing = control.seeing
+            if name in EPOCH_HOOKS and isinstance(owner, LightningModule):
+                seeing = partial(_keyed_hook, control, owner, name)
+            stack.enter_context(wrapped_hook(owner, name, lambda hook, seeing=seeing: _in_context(hook, seeing)))
         yield
+
+
+def _keyed_hook(control: TrialControl, module: LightningModule, name: str) -> AbstractContextManager[None]:
+    return control.hook(name, module.current_epoch)
 
 
 @cache

@@ -288,13 +288,6 @@ class Unfreezing(LitNet):
         self.first.requires_grad_(self.current_epoch > 0)
 
 
-class Drawing(LitNet):
-    """Draws a random number at the end of an epoch."""
-
-    def on_train_epoch_end(self) -> None:
-        self.log("drawn", torch.rand(()))
-
-
 class Asking(LitNet):
     """Asks for its learning rate in a step."""
 

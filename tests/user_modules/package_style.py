@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -420,6 +421,25 @@ class Filling(LitNet):
         self.log("val_loss", F.cross_entropy(self(x), y))
 
 
+class Sampling(LitNet):
+    """Builds a layer in `setup`, draws its noise in a hook of each epoch, and samples after a validation."""
+
+    def setup(self, stage: str) -> None:
+        self.extra = nn.Linear(64, 10).to(self.first.weight)
+
+    def on_train_epoch_start(self) -> None:
+        self.noise = float(torch.rand(())) + np.random.rand() + random.random()
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("sampled", self.extra(torch.randn(4, 64, dtype=self.dtype)).mean())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.extra(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * self.noise
+
+
 class InArrays(LitNet):
     """Computes a score with NumPy in its validation step."""
 
@@ -433,5 +453,5 @@ class InArrays(LitNet):
 EACH = (
     MetricLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, BranchingLater,
     PartlyEvaluating, GradientReversal, KeptAttention, Packed, Selecting, Queued,
-    Codebook, Penalized, Renormalized, InArrays, Carrying, Scheduling, Filling,
+    Codebook, Penalized, Renormalized, InArrays, Carrying, Scheduling, Filling, Sampling,
 )  # fmt: skip

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from dropsearch._compat.lightning import logging_to
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.core.global_state import generator_states, reseeding_ignored
+from dropsearch.core.global_state import generator_states, reseed, reseeding_follows, reseeding_ignored, torch_states
+from dropsearch.core.records import TrialSpec
+from dropsearch.core.seeds import derived_seed
 from dropsearch.core.user_errors import place_of_method
+from dropsearch.dropout.ops import op_of
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_logs import RowLog
-from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, AttributeWatch, StepTraits
+from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, EPOCH_HOOKS, AttributeWatch, StepTraits
 from dropsearch.training.vectorized.trial_row import TrialRow
 
 
 class RowHooks:
-    """Runs hooks of rows."""
+    """Runs hooks of rows.
 
-    def __init__(self, traits: StepTraits) -> None:
-        self.names, self._carried = traits.hooks, traits.carried
+    The random numbers of a hook of an epoch are functions of the trial's seed, which `seed_of` returns, and the epoch.
+    """
+
+    def __init__(self, traits: StepTraits, seed_of: Callable[[TrialSpec], int]) -> None:
+        self.names, self._carried, self._seed_of = traits.hooks, traits.carried, seed_of
 
     def overrides(self, name: str) -> bool:
         """Return whether the module overrides a hook."""
@@ -50,22 +58,46 @@ class RowHooks:
         log.hook = hook
         if hook not in BATCH_HOOKS:
             log.batch_size = None
-        states, trained = generator_states(), [p.requires_grad for p in module.parameters()]
+        place = partial(place_of_method, module, hook)
+        states = generator_states() if hook in BATCH_HOOKS else None
+        trained = [p.requires_grad for p in module.parameters()]
         modes = [part.training for part in module.modules()]
         grad = torch.enable_grad() if log is trial_row.log else torch.no_grad()
         returned, watch = None, AttributeWatch(module)
         # The numbers of steps and loaders do not come from the generators that a hook may seed.
-        with logging_to(module, log.log, log.log_dict), grad, reseeding_ignored(), trial_row.raising_alone():
+        seeding, drops = reseeding_ignored(), nullcontext()
+        if hook in EPOCH_HOOKS:
+            reseed(derived_seed(self._seed_of(trial_row.spec), hook, view_of(trial_row).current_epoch))
+            seeding, drops = reseeding_follows(trial_row.spec.seed), _NoDrops(hook)
+        with logging_to(module, log.log, log.log_dict), grad, seeding, drops, trial_row.raising_alone():
             returned = call_hook(getattr(module, hook), args)
         self._carried |= set(watch.changed())
-        place = partial(place_of_method, module, hook)
-        if generator_states() != states:
+        if hook in BATCH_HOOKS and generator_states() != states:
             raise UnsupportedError(f"{hook} draws random numbers{place()}")
+        if hook == "setup":  # it may build layers
+            return returned
         if [p.requires_grad for p in module.parameters()] != trained:
             raise UnsupportedError(f"{hook} freezes or unfreezes parameters{place()}")
         if [part.training for part in module.modules()] != modes:
             raise UnsupportedError(f"{hook} changes the mode of a part of the module{place()}")
         return returned
+
+
+class _NoDrops(TorchFunctionMode):
+    """Raises an error where a hook drops activations, at rates that are not those of its trial."""
+
+    def __init__(self, hook: str) -> None:
+        super().__init__()
+        self._hook = hook
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        before = torch_states() if op_of(func) is not None else None
+        result = func(*args, **(kwargs or {}))
+        if before is not None and torch_states() != before:
+            raise UnsupportedError(f"{self._hook} drops activations")
+        return result
 
 
 def call_hook(hook: Callable[..., Any], args: tuple[Any, ...]) -> Any:

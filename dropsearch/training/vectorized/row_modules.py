@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from dropsearch.core.errors import UnsupportedError
+from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.row_hooks import RowHooks, view_of
@@ -30,9 +31,10 @@ class RowModules:
         runner: VmapRunner,
         make_trainer: Callable[[Any], RowTrainer],
         noise: EvaluationNoise,
+        seed_of: Callable[[TrialSpec], int],
     ) -> None:
         self._runner, self._make_trainer = runner, make_trainer
-        self._hooks = RowHooks(traits)
+        self._hooks = RowHooks(traits, seed_of)
         self.validation = RowValidation(self._hooks, runner, make_trainer, noise)
         self._results: dict[int, Any] = {}
 

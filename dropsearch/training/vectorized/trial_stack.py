@@ -114,7 +114,7 @@ class TrialStack:
         )
         if not traits.is_plain:
             self._may_hold_once &= not traits.has_callbacks  # averages change all parts by a rounding
-            self.row_modules = RowModules(traits, self.runner, self.source.row_trainer, noise)
+            self.row_modules = RowModules(traits, self.runner, self.source.row_trainer, noise, self.settings.mask_seed)
             for trial_row in self.trial_rows:
                 self.row_modules.attach(trial_row)
         optimizer, _ = configure_optimizer(first.module)

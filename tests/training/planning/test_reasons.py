@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning import Callback
 from torch import Tensor, nn
 
@@ -83,6 +84,16 @@ class Ending(LitNet):
         return -1 if batch_idx else None
 
 
+class Drawing(LitNet):
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.log("drawn", torch.rand(()))
+
+
+class Dropping(LitNet):
+    def on_train_epoch_end(self) -> None:
+        self.log("mean", F.dropout(self.last.bias.detach(), 0.5).mean())
+
+
 class Quadratic(LitNet):
     def configure_optimizers(self) -> Any:
         return torch.optim.LBFGS(self.parameters())
@@ -123,8 +134,8 @@ class Native(LitNet):
 
 MODULES: tuple[tuple[type, str], ...] = (
     (metrics.Unfreezing, "on_train_epoch_start freezes or unfreezes parameters"),
-    (metrics.Drawing, "on_train_epoch_end draws random numbers"),
-    (metrics.SeedingAndDrawing, "on_train_epoch_end draws random numbers"),
+    (Drawing, "on_train_batch_end draws random numbers"),
+    (Dropping, "on_train_epoch_end drops activations"),
     (metrics.Asking, "training_step reads trainer.optimizers, which differs"),
     (metrics.Stopping, "the module sets trainer.should_stop"),
     (metrics.Popping, "a step changes self.kept otherwise than by appending to it"),

@@ -19,7 +19,9 @@ from tests.user_modules import metrics, package_style
 from tests.user_modules.data import Digits
 
 
-@pytest.mark.parametrize("make", [*package_style.EACH, metrics.MeasuredLoss, metrics.Remembering])
+@pytest.mark.parametrize(
+    "make", [*package_style.EACH, metrics.MeasuredLoss, metrics.Remembering, metrics.SeedingAndDrawing]
+)
 def test_law_2_holds(make: type, tmp_path: Path) -> None:
     one_site = issubclass(make, package_style.Branching | package_style.Codebook)
     sites = ["drop"] if one_site else ["model", "drop"]
