@@ -14,6 +14,12 @@ from torch import nn
 from dropsearch._compat.lightning import logging_to
 from dropsearch.core.batches import examples_in, mapped
 
+EPOCH_HOOKS = (
+    "setup", "on_fit_start", "on_train_start", "on_train_epoch_start", "on_validation_start",
+    "on_validation_epoch_start", "on_validation_epoch_end", "on_validation_end", "on_train_epoch_end", "on_train_end",
+    "on_fit_end", "teardown",
+)  # fmt: skip
+"""Hooks of a trial or an epoch, which run once per row, outside of `vmap`."""
 _POSITIONAL = ("prog_bar", "logger", "on_step", "on_epoch", "reduce_fx")
 
 

@@ -8,11 +8,12 @@ from typing import Any
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.core.user_errors import message_of, place_of_class, place_of_error, place_of_method
+from dropsearch.training.logged_steps import EPOCH_HOOKS
 from dropsearch.training.protocols import DataSource
 from dropsearch.training.trainers import batches_in, with_steps
 from dropsearch.training.vectorized.observation import traits_of
 from dropsearch.training.vectorized.row_trainer import RowTrainer
-from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, EPOCH_HOOKS, overridden
+from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, overridden
 
 HARMLESS = frozenset(
     {

@@ -55,7 +55,7 @@ class CarriedAttributes:
             if (path, name) in self._appended and isinstance(values[0], _OUTPUTS):
                 continue
             for part in _differing_in(self._values.setdefault((path, name), _combined(values))):
-                tensors[str(id(part))] = torch.stack([torch.as_tensor(each) for each in part.values])
+                tensors[str(id(part))] = torch.stack([_tensor(each) for each in part.values])
         return tensors
 
     @contextmanager
@@ -71,6 +71,10 @@ class CarriedAttributes:
         finally:
             for (path, name), value in before.items():
                 _set(parts[path], name, value)
+
+
+def _tensor(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
 def _set(attributes: dict[str, Any], name: str, value: Any) -> None:

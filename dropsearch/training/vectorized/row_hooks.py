@@ -18,9 +18,10 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.core.seeds import derived_seed
 from dropsearch.core.user_errors import place_of_method
 from dropsearch.dropout.ops import op_of
+from dropsearch.training.logged_steps import EPOCH_HOOKS
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_logs import RowLog
-from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, EPOCH_HOOKS, AttributeWatch, StepTraits
+from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, AttributeWatch, StepTraits
 from dropsearch.training.vectorized.trial_row import TrialRow
 
 
@@ -59,23 +60,22 @@ class RowHooks:
         if hook not in BATCH_HOOKS:
             log.batch_size = None
         place = partial(place_of_method, module, hook)
-        states = generator_states() if hook in BATCH_HOOKS else None
+        draws = hook in EPOCH_HOOKS and hook != "setup"
+        states = None if draws else generator_states()
         trained = [p.requires_grad for p in module.parameters()]
         modes = [part.training for part in module.modules()]
         grad = torch.enable_grad() if log is trial_row.log else torch.no_grad()
         returned, watch = None, AttributeWatch(module)
         # The numbers of steps and loaders do not come from the generators that a hook may seed.
         seeding, drops = reseeding_ignored(), nullcontext()
-        if hook in EPOCH_HOOKS:
+        if draws:
             reseed(derived_seed(self._seed_of(trial_row.spec), hook, view_of(trial_row).current_epoch))
             seeding, drops = reseeding_follows(trial_row.spec.seed), _NoDrops(hook)
         with logging_to(module, log.log, log.log_dict), grad, seeding, drops, trial_row.raising_alone():
             returned = call_hook(getattr(module, hook), args)
         self._carried |= set(watch.changed())
-        if hook in BATCH_HOOKS and generator_states() != states:
+        if not draws and generator_states() != states:
             raise UnsupportedError(f"{hook} draws random numbers{place()}")
-        if hook == "setup":  # it may build layers
-            return returned
         if [p.requires_grad for p in module.parameters()] != trained:
             raise UnsupportedError(f"{hook} freezes or unfreezes parameters{place()}")
         if [part.training for part in module.modules()] != modes:

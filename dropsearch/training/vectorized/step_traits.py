@@ -16,13 +16,7 @@ from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class
 from dropsearch._compat.torchmetrics import is_metric_or_collection
-
-EPOCH_HOOKS = (
-    "setup", "on_fit_start", "on_train_start", "on_train_epoch_start", "on_validation_start",
-    "on_validation_epoch_start", "on_validation_epoch_end", "on_validation_end", "on_train_epoch_end", "on_train_end",
-    "on_fit_end", "teardown",
-)  # fmt: skip
-"""Hooks of a trial or an epoch, which run once per row, outside of `vmap`."""
+from dropsearch.training.logged_steps import EPOCH_HOOKS
 
 BATCH_HOOKS = (
     "on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward",
