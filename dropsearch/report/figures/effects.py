@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from dropsearch.core.records import Summary
 from dropsearch.report import measured_values
@@ -42,6 +42,7 @@ def gaps(summary: Summary) -> FigureLayout | None:
         panel.axvline(0, color="black", linewidth=1.1, zorder=2)
         strip(panel, arms, values)
         panel.set_title(quantities[name].label, fontweight="bold")
+        panel.xaxis.set_major_locator(MaxNLocator(nbins=5))
         panel.set_xlabel(with_unit("validation minus train loss", summary.comparison_metric.loss_unit))
     return drawn
 
