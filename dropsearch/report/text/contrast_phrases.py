@@ -55,7 +55,8 @@ def difference(summary: Summary, contrast: Comparison, name: str) -> str:
         return ""
     mean_text, *ends = scale.differences(Interval(mean, low, high))
     interval = f", 95 % CI {ends[0]} to {ends[1]}{_adjusted(summary, contrast)}" if math.isfinite(low) else ""
-    return f" ({mean_text}{scale.unit}{interval})"
+    # Without a unit, a sign alone would not tell what is more.
+    return f" ({mean_text}{scale.unit or f' {summary.comparison_metric.label}'}{interval})"
 
 
 def _turned(contrast: Comparison, name: str) -> tuple[float, float, float]:

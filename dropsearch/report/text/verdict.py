@@ -253,7 +253,8 @@ def _others(summary: Summary, name: str) -> list[str]:
 
 
 def _titles(summary: Summary, arms: Sequence[str]) -> str:
-    return listed([summary.arms[arm].arm.title for arm in arms])
+    # Short ones first: "dropout and dropout with one rate" cannot be read as one arm.
+    return listed(sorted((summary.arms[arm].arm.title for arm in arms), key=len))
 
 
 def _missing(summary: Summary) -> str:

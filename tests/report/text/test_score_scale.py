@@ -49,6 +49,13 @@ def test_more_of_it_is_better_only_where_more_is_better(make):
     assert "Better on the test set, which has no say in the choice: plain by 0.2100" in found[1]
 
 
+def test_a_difference_names_the_score_that_has_no_unit(make):
+    near = [low + step for low, step in zip(LOW, (0.01, -0.01) * 4, strict=True)]
+    for unit, expected in (("", " test f1, "), ("kWh", " kWh, ")):
+        tied = answer(judged(make, replace(MORE, unit=unit), Monitor("val_f1", "max"), none=LOW, dropout=near))[1]
+        assert re.match(rf"Not distinguishable from it: plain \([+-]?[\d.]+{expected}95 % CI", tied), tied
+
+
 def test_without_a_test_set_the_validation_of_fresh_seeds_is_compared(make):
     found = judged(make, LESS, Monitor(), none=LOW, dropout=HIGH)
     assert {comparison.metric for comparison in found.comparisons} == {"val_loss"}

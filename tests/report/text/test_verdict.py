@@ -200,7 +200,7 @@ def test_arms_of_one_model_stand_in_one_clause(make):
     same = {name: replace(plain, arm=ARMS[name], winner=replace(plain.winner, owner="none")) for name in ARMS}
     arms = {"none": plain, "dropout_shared": same["dropout_shared"], "dropout": same["dropout"]}
     assert answer(make.summary(arms))[1] == (
-        "Dropout with one rate and dropout: no dropout was chosen, they are the same model."
+        "Dropout and dropout with one rate: no dropout was chosen, they are the same model."
     )
 
 
