@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dropsearch._compat.row_values import data_of, gradients, is_of_row, needs_gradient, require_gradient
 from dropsearch.core.batches import tensors
+from dropsearch.dropout.keyed_draws import can_draw
 
 
 def _set_data(tensor: Tensor, values: Tensor) -> None:
@@ -59,7 +60,8 @@ _ALWAYS_REFUSED = frozenset({Tensor.requires_grad_, torch.autograd.grad})
 
 def in_gap(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Return whether a torch operation is one that `closed` calls, if it takes tensors of rows."""
-    return func in _GAPS or isinstance(kwargs.get("out"), Tensor) or any(map(_has_bounds, _index_of(func, args)))
+    writes = isinstance(kwargs.get("out"), Tensor) and not can_draw(getattr(func, "__name__", ""))
+    return func in _GAPS or writes or any(map(_has_bounds, _index_of(func, args)))
 
 
 def takes_rows(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

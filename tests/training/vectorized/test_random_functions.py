@@ -45,6 +45,7 @@ CONTINUOUS: Draws = {
     "Normal": lambda x: D.Normal(x, positive(x)),
     "TransformedDistribution": lambda x: D.TransformedDistribution(D.Normal(x, positive(x)), [D.SigmoidTransform()]),
     "Uniform": lambda x: D.Uniform(x, x + positive(x)),
+    "VonMises": lambda x: D.VonMises(x, positive(x)),
 }
 GAMMAS: Draws = {
     "Beta": lambda x: D.Beta(positive(x), positive(-x)),
@@ -110,7 +111,6 @@ REFUSED: Draws = {
     "Binomial": lambda x: D.Binomial(3, logits=x),
     "NegativeBinomial": lambda x: D.NegativeBinomial(positive(x), logits=x),
     "Poisson": lambda x: D.Poisson(positive(x)),
-    "VonMises": lambda x: D.VonMises(x, positive(x)),
     "kaiming_uniform_": lambda x: nn.Linear(3, 2).weight,
     "fractional_max_pool2d": lambda x: F.fractional_max_pool2d(x[None], 2, output_ratio=(0.5, 0.5)),
     "generator": lambda x: torch.rand(3, generator=torch.Generator().manual_seed(1)),
@@ -124,7 +124,6 @@ REASONS: Mapping[str, str] = {
     "Binomial": "torch draws by binomial",
     "NegativeBinomial": "torch draws by poisson",
     "Poisson": "torch draws by poisson",
-    "VonMises": "a step draws other random numbers in model than the first step",
     "kaiming_uniform_": "torch draws by kaiming_uniform_",
     "fractional_max_pool2d": "torch draws by fractional_max_pool2d",
     "generator": "rand draws from its own generator",
