@@ -90,7 +90,7 @@ class SeededNoise:
                 bits = self._on_device[site, shape] = DeviceBits({site: shape}, 1, device)
             return bits.draw([self._key], [self.step])[site][0]
         numbers = self._sites.draw(self._key, site, self.step, math.prod(shape))
-        bits = torch.from_numpy(numbers).view(shape)
+        bits = torch.from_numpy(numbers.reshape(shape))
         return bits if device.type == "cpu" else bits.to(device)
 
 
@@ -133,21 +133,17 @@ class TrialControl(DropoutControl):
         self.evaluations_draw = False
         """Whether a validation step drew random numbers or dropped."""
 
-    @contextmanager
-    def training_step(self, step: int) -> Iterator[None]:
+    def training_step(self, step: int) -> AbstractContextManager[None]:
         """Control training step `step`, from 0, and the code between it and the next step."""
         self.seeded.begin("", step)
-        with self._seen("training"), changed(self, keys_draws=self._keys):
-            yield
+        return self._seen("training", evaluates=self._evaluates)
 
-    @contextmanager
-    def evaluation_step(self) -> Iterator[None]:
+    def evaluation_step(self) -> AbstractContextManager[None]:
         """Control one validation or test step, some of which drop or draw on purpose."""
         of = self._evaluating
         self.seeded.begin(of, self.evaluations[of])
         self.evaluations[of] += 1
-        with self._seen(of), changed(self, keys_draws=self._keys, _evaluates=True):
-            yield
+        return self._seen(of, evaluates=True)
 
     def evaluating(self, of: str) -> AbstractContextManager[None]:
         """Use `of` as the data of evaluation steps in this context."""
@@ -198,22 +194,28 @@ class TrialControl(DropoutControl):
             self._shown = True
 
     @contextmanager
-    def _seen(self, kind: str) -> Iterator[None]:
+    def _seen(self, kind: str, *, evaluates: bool) -> Iterator[None]:
+        """See the drops and draws of one step."""
         self.restart()
-        known = self._first_steps
-        if self._shown and not known.need_mode and known.observed[kind] >= OBSERVED:
-            before = torch_states()
-            yield
-            if torch_states() != before:
-                known.need_mode = True
+        known, outer = self._first_steps, (self.keys_draws, self._evaluates)
+        asks = self._shown and not known.need_mode
+        is_known = asks and known.observed[kind] >= OBSERVED
+        before = torch_states() if asks else ()
+        self.keys_draws, self._evaluates = self._keys, evaluates  # as by `changed`, which costs more
+        try:
+            if is_known:
+                yield
+            else:
+                known.observed[kind] += 1
+                with self.seeing():
+                    yield
+        finally:
+            self.keys_draws, self._evaluates = outer
+        if asks:
+            drew = torch_states() != before
+            known.need_mode |= drew or not (is_known or self.called <= SHOWN)
+            if is_known and drew:
                 raise HiddenDrawError
-            return
-        before = torch_states() if self._shown else ()
-        known.observed[kind] += 1
-        with self.seeing():
-            yield
-        if self._shown:
-            known.need_mode |= torch_states() != before or not self.called <= SHOWN
 
     def of_copy(self, model: nn.Module) -> TrialControl:
         """Return a control for a copy of the model, which continues the count of evaluations."""

@@ -68,6 +68,18 @@ def test_the_mean_of_a_scaled_mask_is_one_and_its_variance_p_over_q(rate: float,
     assert float(mask.var()) == pytest.approx(variance, rel=0.1, abs=2e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (3, 2, 4)])
+def test_masks_of_any_type_and_shape(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Also of rows with one rate, whose bits no code can read as an array."""
+    bits, rate = torch.randint(-(1 << 15), 1 << 15, shape, dtype=torch.int16), Rate.of(0.2)
+    wide = torch.promote_types(dtype, torch.float32)
+    expected = torch.where(bits >= rate.threshold, torch.tensor(1.25, dtype=wide), torch.zeros((), dtype=wide))
+    torch.testing.assert_close(rate.mask(bits, dtype), expected, rtol=0, atol=0)
+    rows = torch.vmap(lambda each: rate.mask(each, dtype))(torch.stack([bits, bits]))
+    torch.testing.assert_close(rows, torch.stack([expected, expected]), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("kind", MODULES)
 def test_a_site_in_eval_mode_is_the_identity(kind: type[nn.Module]) -> None:
     model = Dropping(kind(0.5)).eval()
