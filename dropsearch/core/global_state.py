@@ -54,6 +54,16 @@ def generators_kept() -> Callable[[], None]:
 
 
 @contextmanager
+def keeping_generators() -> Iterator[None]:
+    """Restore the states of these generators when the context exits."""
+    put_back = generators_kept()
+    try:
+        yield
+    finally:
+        put_back()
+
+
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators of Python, NumPy and torch; restore their states when the context exits."""
     put_back = generators_kept()
@@ -75,10 +85,21 @@ _SEEDS = (random.seed, np.random.seed)
 """The functions themselves, which `reseeding_follows` and others replace."""
 
 
-def reseed(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and torch."""
+def reseed_python(seed: int) -> None:
+    """Seed the global generators of Python and NumPy."""
     for function in _SEEDS:
         function(seed % 2**32)
+
+
+def python_states() -> tuple[object, ...]:
+    """Return the states of the global generators of Python and NumPy."""
+    kind, keys, *rest = np.random.get_state()
+    return random.getstate(), kind, np.asarray(keys).tobytes(), *rest
+
+
+def reseed(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch."""
+    reseed_python(seed)
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         for generator in torch.cuda.default_generators:
@@ -95,10 +116,10 @@ def torch_states() -> tuple[bytes, ...]:
 
 def generator_states() -> dict[str, object]:
     """Return the states of the global generators by name, to detect whether code draws random numbers."""
-    kind, keys, *rest = np.random.get_state()
+    python, *numpy = python_states()
     states: dict[str, object] = {
-        "random": random.getstate(),
-        "numpy.random": (kind, np.asarray(keys).tobytes(), *rest),
+        "random": python,
+        "numpy.random": tuple(numpy),
         "torch": torch.random.get_rng_state().numpy().tobytes(),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():

@@ -9,9 +9,8 @@ import re
 import sys
 import traceback
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import CodeType, FrameType
-from typing import Any
 
 from dropsearch.core.errors import CAUSE
 from dropsearch.core.printable import one_line
@@ -102,26 +101,6 @@ def _is_of_library(kind: type) -> bool:
 
 def _place(file: str, line: int) -> str:
     return f" ({os.path.basename(file)}:{line})"
-
-
-def place_of_change(state: Callable[[], Any], run: Callable[[], Any]) -> str:
-    """Run code and return `` (FILE:LINE)`` of the user's line that changes a state first, or an empty string."""
-    place, before, profile = "", state(), sys.getprofile()
-
-    def compare(frame: FrameType | None, event: str, argument: Any) -> None:
-        nonlocal place
-        if place or state() == before:
-            return
-        while frame is not None and not _is_users(frame):
-            frame = frame.f_back
-        place = "" if frame is None else _place(frame.f_code.co_filename, frame.f_lineno)
-
-    sys.setprofile(compare)
-    try:
-        run()
-    finally:
-        sys.setprofile(profile)
-    return place
 
 
 def users_line(error: BaseException) -> tuple[str, str] | None:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from dropsearch._compat.row_values import of_current_rows, outside
 from dropsearch.core.errors import UnsupportedError
+from dropsearch.core.global_state import reseed_python
+from dropsearch.core.seeds import derived_seed
 from dropsearch.dropout.control import DropoutControl, bits_shape
 from dropsearch.dropout.keyed_draws import Draw, can_draw
 from dropsearch.dropout.mask_bits import SiteBits
@@ -85,6 +87,10 @@ class DrawnBits(dict[str, Tensor]):
         super().__init__(bits)
         self._seeds, self._steps = seeds, steps
 
+    def python_seed(self) -> int:
+        """Return the seed of Python's and NumPy's generators in the step of the first row."""
+        return derived_seed(self._seeds[0], "python", self._steps[0])
+
     def copied(self) -> DrawnBits:
         """Return bits that do not share memory with the next draw."""
         return DrawnBits({site: each.clone() for site, each in self.items()}, self._seeds, self._steps)
@@ -152,13 +158,15 @@ class RowDropoutControl(DropoutControl):
     """The control inside ``torch.func.vmap``: `load` a row's rates and bits, then run the row's step."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._noise = _RowNoise()
+        self._noise, self.draws_in_python = _RowNoise(), False
         super().__init__(model, {}, self._noise)
         self.keys_draws = self.sees_factories = True
 
     def begin(self, bits: Mapping[str, Tensor]) -> None:
         """Begin a step of rows with these bits; of `DrawnBits`, it may ask for further ones."""
         self._noise.drawn = bits if isinstance(bits, DrawnBits) else None
+        if self.draws_in_python and self._noise.drawn is not None:
+            reseed_python(self._noise.drawn.python_seed())
 
     def load(self, rates: Mapping[str, tuple[Tensor, Tensor, Tensor]], bits: Mapping[str, Tensor]) -> None:
         """Set the rates and bits of the row for the next step."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dropsearch._compat.python_calls import Call, can_be_shown, showing
 from dropsearch._compat.torch_modules import named_parts
-from dropsearch.core.global_state import changed, reseed, torch_states
+from dropsearch.core.global_state import changed, python_states, reseed, reseed_python, torch_states
 from dropsearch.core.seeds import derived_seed
 from dropsearch.dropout.control import DropoutControl
 from dropsearch.dropout.device_bits import DeviceBits
@@ -59,6 +59,8 @@ class FirstSteps:
 
     observed: Counter[str] = field(default_factory=Counter)
     """Number of steps with the function mode on, by kind."""
+    draw_in_python: bool = False
+    """Whether a step draws from the generators of Python or NumPy."""
     need_mode: bool = False
     """Whether something is random that only the function mode sees."""
 
@@ -77,6 +79,10 @@ class SeededNoise:
         """Start a step. Each phase has its own numbers; the name of training is empty."""
         self.step = step
         self._key = derived_seed(self.seed, phase) if phase else self.seed
+
+    def python_seed(self) -> int:
+        """Return the seed of Python's and NumPy's generators in this step."""
+        return derived_seed(self._key, "python", self.step)
 
     def remembered(self) -> Callable[[], AbstractContextManager[None]]:
         """Return a factory of contexts that restore the numbers of this step."""
@@ -198,6 +204,7 @@ class TrialControl(DropoutControl):
         """See the drops and draws of one step."""
         self.restart()
         known, outer = self._first_steps, (self.keys_draws, self._evaluates)
+        states = self._seeded_python(known, is_first=known.observed[kind] < OBSERVED)
         asks = self._shown and not known.need_mode
         is_known = asks and known.observed[kind] >= OBSERVED
         before = torch_states() if asks else ()
@@ -211,11 +218,19 @@ class TrialControl(DropoutControl):
                     yield
         finally:
             self.keys_draws, self._evaluates = outer
+        known.draw_in_python |= bool(states) and python_states() != states
+        self.evaluations_draw |= evaluates and known.draw_in_python
         if asks:
             drew = torch_states() != before
             known.need_mode |= drew or not (is_known or self.called <= SHOWN)
             if is_known and drew:
                 raise HiddenDrawError
+
+    def _seeded_python(self, known: FirstSteps, *, is_first: bool) -> tuple[object, ...]:
+        """Seed Python's and NumPy's generators for a step that may draw from them; return the states of a first step."""
+        if self._keys and (is_first or known.draw_in_python):
+            reseed_python(self.seeded.python_seed())
+        return python_states() if self._keys and is_first else ()
 
     def of_copy(self, model: nn.Module) -> TrialControl:
         """Return a control for a copy of the model, which continues the count of evaluations."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
@@ -147,6 +149,23 @@ class Growing(LitNet):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         noise = torch.rand(1 + min(batch_idx, 1), dtype=batch[0].dtype).mean()
         return super().training_step(batch, batch_idx) * noise
+
+
+class MixedInPython(LitNet):
+    """Mixes by numbers of NumPy, cuts a patch at a place of Python's, and validates on a part that NumPy draws."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        share, column = np.random.beta(0.4, 0.4), random.randrange(50)
+        other = torch.randperm(len(x))
+        mixed = share * x + (1 - share) * x[other]
+        mixed[:, column : column + 8] = 0
+        logits = self(mixed)
+        return share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y[other])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        chosen = torch.from_numpy(np.random.permutation(len(batch[0]))[:8])
+        super().validation_step((batch[0][chosen], batch[1][chosen]), batch_idx)
 
 
 class Routed(LitNet):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dropsearch.core.errors import InputError
+from dropsearch.core.global_state import keeping_generators
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described
 from dropsearch.dropout.trial_control import TrialControl
@@ -57,6 +58,7 @@ class Plan:
     """Speedup of rows that share their frozen parts; 0 if there are none or it is not measured."""
 
 
+@keeping_generators()
 def make_plan(
     make_module: ModuleFactory,
     data: DataSource,

@@ -13,7 +13,6 @@ REMEDIES = (
     (r"LBFGS", "an optimizer that evaluates the loss once a step"),
     (r"watches a metric at each step", "a schedule that watches its metric at the end of an epoch"),
     (r"computes the metric", "compute() in a hook at the end of the epoch"),
-    (r"_step draws random numbers from", "random numbers of torch"),
     (r"draws by (poisson|binomial)", "a distribution whose count of random numbers is known, such as Normal or Gamma"),
     (r"that no trial's seed gives|in a way that no trial's seed", "torch.rand, torch.randn or the like"),
     (r"fills a tensor that all trials share", "a tensor that the step creates, or a buffer of the module"),

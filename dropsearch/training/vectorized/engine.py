@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
-from dropsearch.core.global_state import process_state_kept
+from dropsearch.core.global_state import keeping_generators, process_state_kept
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described, message_of
 from dropsearch.training.feeds import CheckedFeed
@@ -47,6 +47,7 @@ class VectorizedEngine(Engine):
             return describe_engine("sequential", device, 1, processes=processes, reason=self.failure)
         return describe_engine("vectorized", device, self.width, processes=processes)
 
+    @keeping_generators()
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled."""
         partitioned = PartitionedFeed(CheckedFeed(feed), self.width)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +14,8 @@ from dropsearch._compat.python_calls import showing
 from dropsearch._compat.row_values import quiet_loops, version_of
 from dropsearch.core.batches import BatchForm, examples_of, tensors
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.core.global_state import generator_states, seeded
-from dropsearch.core.user_errors import place_of_change, place_of_method
+from dropsearch.core.global_state import python_states, seeded
+from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import DataSource
 from dropsearch.training.vectorized.effects import EffectRecorder, value_of
@@ -79,7 +78,7 @@ def _collected(errors: list[Exception] | None) -> Iterator[None]:
 
 
 def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
-    index, watch, states = ObservedInt(0), AttributeWatch(module), generator_states()
+    index, watch, states = ObservedInt(0), AttributeWatch(module), python_states()
     recorder = EffectRecorder(module, traits)
     noting = recorder.recording(keeps_attributes=False)
     versions = [version_of(tensor) for tensor in tensors(batch)]
@@ -88,14 +87,7 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
     traits.fills_batch |= versions != [version_of(tensor) for tensor in tensors(batch)]
     traits.attributes |= set(watch.changed())
     watch.put_back()
-    # Other random operations of torch than dropout are rejected by vmap.
-    drawn = [name for name in ("random", "numpy.random") if generator_states()[name] != states[name]]
-    if drawn:
-        with recorder.recording(keeps_attributes=False), report_compiling():
-            again = partial(call_step, getattr(module, step), batch, index)
-            place = place_of_change(lambda: generator_states()[drawn[0]], again) or place_of_method(module, step)
-        watch.put_back()
-        raise UnsupportedError(f"{step} draws random numbers from {drawn[0]}{place}")
+    traits.draws_in_python |= python_states() != states
     if step == "training_step" and not isinstance(result, torch.Tensor) and "loss" not in (result or {}):
         raise UnsupportedError(f"training_step does not return a loss{place_of_method(module, step)}")
     traits.uses_batch_idx |= ObservedInt.used

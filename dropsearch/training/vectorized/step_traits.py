@@ -63,6 +63,8 @@ class StepTraits:
     """Whether a step converts a tensor to a number or a boolean."""
     functions: tuple[FunctionType, ...] = ()
     """Functions of torchmetrics that a step calls."""
+    draws_in_python: bool = False
+    """Whether a step draws from the generators of Python or NumPy."""
     sets_modes: bool = False
     """Whether the module overrides the methods that set modes."""
     has_callbacks: bool = False
@@ -93,6 +95,7 @@ class StepTraits:
             or self.attributes
             or self.hooks
             or self.uses_clock
+            or self.draws_in_python
             or self.uses_batch_idx
             or self.logs_beyond_means
             or self.asks_rows

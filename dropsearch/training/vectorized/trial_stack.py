@@ -127,6 +127,7 @@ class TrialStack:
         if shared is not None and validates_by_row(self.data):
             shared["val"] = ReadSet(device)
         noise.observe(first.data.val_dataloader())
+        noise.draws |= traits.draws_in_python
         self.evaluation = RowEvaluation(self.runner, shared, noise, use_cuda_graph=uses_cuda_graphs(device))
         disable_flatten_parameters(skeleton)
         self.step = self._make_step(first.module, optimizer)

@@ -97,6 +97,7 @@ class VmapRunner:
         self._call = StepCall(skeleton)
         self._carried = CarriedAttributes(skeleton, self.traits.attributes)
         self.control = RowDropoutControl(skeleton)
+        self.control.draws_in_python = self.traits.draws_in_python
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -257,6 +258,9 @@ class VmapRunner:
         for (epoch, step), group in by_epoch.items():
             if self.traits.uses_clock:
                 self.skeleton.trainer.now(current_epoch=epoch, global_step=step)  # type: ignore[attr-defined]
+            if self.traits.draws_in_python:  # such a number is one of the program, so each row takes the step by itself
+                yield from (([row], rows.part([row]) if len(trial_rows) > 1 else rows) for row in group)
+                continue
             yield group, rows if len(group) == len(trial_rows) else rows.part(group)
 
     def set_mode(self, *, training: bool) -> None:

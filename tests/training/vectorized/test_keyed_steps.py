@@ -34,6 +34,7 @@ def two_batches() -> Digits:
         (generative.Proportions, LITNET),
         (generative.Noisy, LITNET),
         (generative.Growing, LITNET),
+        (generative.MixedInPython, LITNET),
         (generative.Routed, ["drop", "experts.0.1", "experts.1.1"]),
     ],
 )
