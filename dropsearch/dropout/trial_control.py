@@ -227,7 +227,7 @@ class TrialControl(DropoutControl):
                 raise HiddenDrawError
 
     def _seeded_python(self, known: FirstSteps, *, is_first: bool) -> tuple[object, ...]:
-        """Seed Python's and NumPy's generators for a step that may draw from them; return the states of a first step."""
+        """Seed the generators of Python and NumPy if a step may draw from them; return the states of a first step."""
         if self._keys and (is_first or known.draw_in_python):
             reseed_python(self.seeded.python_seed())
         return python_states() if self._keys and is_first else ()
