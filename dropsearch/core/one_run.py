@@ -23,10 +23,11 @@ def one_run() -> Iterator[None]:
     """
     process, thread = os.getpid(), threading.current_thread().name
     with _lock:
-        if other := _running.get(process):
+        if process in _running:
             raise InputError(
                 "a process runs one search at a time, since trials seed its random generators; one goes on in thread "
-                f"{other}, and thread {thread} starts another: run them one after the other, or each in its own process"
+                f"{_running[process]}, and thread {thread} starts another: run them one after the other, or each in "
+                "its own process"
             )
         _running[process] = thread
     try:
