@@ -91,7 +91,7 @@ class Space:
 
     @property
     def _coordinates(self) -> tuple[str, ...]:
-        ends = ("rate.first", "rate.last")[: len(self.sites)]
+        ends = ("rate.first", "rate.last")[: max(len(self.sites), 1)]
         forms = {"shared": ("rate.shared",), "depth": ends, "step": ("rate.first",)}
         per_layer = tuple(f"rate.{name}" for name in self.sites)
         return {**forms, "per_layer": per_layer}.get(self._form, ())

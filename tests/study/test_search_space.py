@@ -55,6 +55,13 @@ def test_depth_space_is_linear(first: float, last: float) -> None:
     assert rates["c"] == pytest.approx(last)
 
 
+@pytest.mark.parametrize(("count", "ends"), [(1, ["rate.first"]), (2, ["rate.first", "rate.last"])])
+def test_depth_space_has_no_rate_that_no_site_has(count: int, ends: list[str]) -> None:
+    known = space(rates="depth")
+    few = Space(known.settings, known.arm, SITES[:count], known.typical)
+    assert [name for name in few.distributions if name.startswith("rate.")] == ends
+
+
 @given(rate=st.floats(0, 0.9), step=st.integers(1, 3))
 def test_step_space_has_one_rate_and_then_zero(rate: float, step: int) -> None:
     rates = space(rates="step").rates({"rate.first": rate, "step.sites": step})
