@@ -67,7 +67,7 @@ def place_of_error(error: BaseException) -> str:
 
 def place_of_method(module: object, name: str) -> str:
     """Return `` (FILE:LINE)`` of a method of a user's class, or an empty string."""
-    code = getattr(getattr(type(module), name, None), "__code__", None)
+    code = getattr(inspect.unwrap(getattr(type(module), name, None)), "__code__", None)  # as in `torch.no_grad()`
     return "" if code is None or _is_of_library(type(module)) else _place(code.co_filename, code.co_firstlineno)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from dropsearch.core.user_errors import described
+from dropsearch.core.user_errors import described, place_of_method
 
 
 def caught(act: Callable[[], Any]) -> str:
@@ -50,3 +50,14 @@ def test_an_error_of_a_library_has_the_users_line() -> None:
 
 def test_an_error_without_code_of_the_user_has_no_place() -> None:
     assert described(ValueError("x")) == "ValueError: x"
+
+
+class Decorated:
+    @torch.no_grad()
+    def hook(self) -> None:
+        pass
+
+
+def test_place_of_a_decorated_method_is_its_own() -> None:
+    assert place_of_method(Decorated(), "hook").startswith(" (test_user_errors.py:")
+    assert place_of_method(Decorated(), "absent") == ""
