@@ -67,7 +67,8 @@ def place_of_error(error: BaseException) -> str:
 
 def place_of_method(module: object, name: str) -> str:
     """Return `` (FILE:LINE)`` of a method of a user's class, or an empty string."""
-    code = getattr(inspect.unwrap(getattr(type(module), name, None)), "__code__", None)  # as in `torch.no_grad()`
+    method: Any = getattr(type(module), name, None)
+    code = getattr(inspect.unwrap(method), "__code__", None) if method is not None else None  # under a decorator
     return "" if code is None or _is_of_library(type(module)) else _place(code.co_filename, code.co_firstlineno)
 
 
