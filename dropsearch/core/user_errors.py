@@ -11,6 +11,7 @@ import traceback
 from asyncio import CancelledError
 from collections.abc import Iterator
 from types import CodeType, FrameType
+from typing import Any
 
 from dropsearch.core.errors import CAUSE
 from dropsearch.core.printable import one_line
