@@ -35,8 +35,8 @@ def incompatibilities(
     """Yield all reasons for which a module cannot be trained vectorized, with their places.
 
     Looks at the class for manual optimization and for methods that replace a part of Lightning's loop. Then configures
-    its optimizers and runs one training and one validation step, and checks whether they ask the Trainer for values that
-    differ between trials. Of a step the first reason is found. No step runs without data, from which rows
+    its optimizers and runs one training and one validation step, and checks whether they ask the Trainer for what
+    differs between trials. Of a step the first reason is found. No step runs without data, from which rows
     cannot take batches.
     """
     module = make_module(spec)
