@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -87,22 +86,11 @@ def explained(seeds: int) -> str:
     return f"Lines: mean over {seeds} seeds; bands: 95 % interval of the mean (Student's t)."
 
 
-def ends(bands: Mapping[str, tuple[Sequence[float], Band]], write: str = "{:.3g}", scale: float = 1.0) -> str:
-    """Return a text with the first and last value of each arm's line."""
-    parts = []
-    for arm, (_, band) in bands.items():
-        known = scale * band.mean[np.isfinite(band.mean)]
-        parts.append(f"{arm} from {write.format(known[0])} to {write.format(known[-1])}")
-    return "; ".join(parts)
-
-
 CHARACTERS = 14.5
 """Characters of a panel's title per inch."""
 
 
-def site_panels(
-    title: str, sites: list[str], caption: str, keys: list[Line2D], *, alt: str = ""
-) -> tuple[FigureLayout, list[str]]:
+def site_panels(title: str, sites: list[str], caption: str, keys: list[Line2D]) -> tuple[FigureLayout, list[str]]:
     """Return a layout with one panel per site, and the sites' names shortened to the width of the panels."""
     few = len(sites) <= 4
     columns = len(sites) if few else 3 if len(sites) <= 6 else 4 if len(sites) <= 8 else 5
@@ -115,7 +103,6 @@ def site_panels(
         caption,
         len(sites),
         keys,
-        alt=alt,
         columns=columns,
         panel_height=2.4 if few else 1.35,
         titled=True,

@@ -41,7 +41,6 @@ def differences(summary: Summary) -> FigureLayout | None:
         CAPTION,
         1,
         keys,
-        alt="; ".join(_alt(contrast, scale) for contrast in contrasts),
         panel_height=0.25 + 0.45 * len(names),
         left=0.05 + margin(names),
         right=2.0,
@@ -58,15 +57,6 @@ def differences(summary: Summary) -> FigureLayout | None:
     panel.set_xlabel(with_unit(of, "percentage points" if unit == "points" else unit))
     _beside(panel, -0.62, unit or "difference", "p Holm", color=QUIET)
     return drawn
-
-
-def _alt(contrast: Comparison, scale: Scale) -> str:
-    interval = contrast.difference
-    mean, low, high = scale.differences(interval)
-    text = f"{contrast.a} minus {contrast.b}: {mean}{scale.unit}"
-    if math.isfinite(interval.low):
-        text += f", 95 % interval {low} to {high}"
-    return f"{text}, {'' if findings.shown(contrast) else 'not '}shown"
 
 
 def _factor(scale: Scale) -> float:

@@ -32,7 +32,6 @@ def gaps(summary: Summary) -> FigureLayout | None:
         f"Validation loss minus train loss, both with dropout off: zero is no overfitting. Lines: {BAND}.",
         len(found),
         keys(),
-        alt=". ".join(f"{quantities[name].label}: {_alt(summary, name)}" for name in found),
         columns=len(found),
         panel_height=0.2 + ROW * len(arms),
         left=margin(arms),
@@ -45,13 +44,6 @@ def gaps(summary: Summary) -> FigureLayout | None:
         panel.xaxis.set_major_locator(MaxNLocator(nbins=5))
         panel.set_xlabel(with_unit("validation minus train loss", summary.comparison_metric.loss_unit))
     return drawn
-
-
-def _alt(summary: Summary, name: str) -> str:
-    unit = f" {summary.comparison_metric.loss_unit}".rstrip()
-    return ", ".join(
-        f"{arm} {interval.mean:+.3f}{unit}" for arm, interval in measured_values.means(summary, name).items()
-    )
 
 
 CAPTION = (
@@ -71,7 +63,6 @@ def coadaptation(summary: Summary) -> FigureLayout | None:
         f"{CAPTION} {axes.explained(measured_values.seeds(summary))}",
         2,
         [key(arm) for arm in arms],
-        alt=f"{_correlation_alt(summary)} Accuracy in % with units knocked out: {axes.ends(knocked, '{:.1f}', 100)}.",
         columns=2,
         panel_height=max(2.3, 0.2 + ROW * len(arms)),
         left=margin(arms),
@@ -85,12 +76,6 @@ def coadaptation(summary: Summary) -> FigureLayout | None:
     panel.set_xlabel("share of hidden units replaced by their mean")
     panel.set_ylabel("accuracy (%)")
     return drawn
-
-
-def _correlation_alt(summary: Summary) -> str:
-    found = measured_values.means(summary, "correlation")
-    listed = ", ".join(f"{arm} {interval.mean:.3f}" for arm, interval in found.items())
-    return f"Mean absolute correlation between hidden units: {listed}."
 
 
 CORRUPTIONS = {
@@ -116,8 +101,6 @@ def robustness(summary: Summary) -> FigureLayout | None:
         + axes.explained(measured_values.seeds(summary)),
         len(found),
         [key(arm) for arm in arms],
-        alt="Accuracy in % from the least to the greatest severity. "
-        + " ".join(f"{CORRUPTIONS[name]}: {axes.ends(bands, '{:.1f}', 100)}." for name, bands in found.items()),
         columns=columns,
         panel_height=2.4 if len(found) < 3 else 1.7,
         titled=True,
@@ -142,7 +125,6 @@ def shift(summary: Summary) -> FigureLayout | None:
         + axes.explained(measured_values.seeds(summary)),
         1,
         [key(arm) for arm in found],
-        alt=f"Variance ratio from the first to the last BatchNorm layer: {axes.ends(found)}.",
         panel_height=2.4,
     )
     panel = drawn.panels[0]
@@ -180,7 +162,6 @@ def ensemble(summary: Summary) -> FigureLayout | None:
             Line2D([], [], color="black", marker="o", markersize=4.5, label="dropout on, averaged"),
             *(Line2D([], [], color="black", linestyle=YARDSTICKS[name], label=name) for name in used),
         ],
-        alt=". ".join(_averaging_alt(arm, found, beside[arm]) for arm in found),
         columns=min(2, len(found)),
         panel_height=2.4,
         titled=True,
@@ -225,9 +206,3 @@ def _counted(panel: Axes, x: tuple[float, ...]) -> None:
     panel.xaxis.set_major_locator(FixedLocator([*x]))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _averaging_alt(arm: str, found: Mapping, beside: Mapping[str, float]) -> str:
-    x, _ = found[arm]
-    text = f"{axes.ends({arm: found[arm]})} nats between {x[0]:g} and {x[-1]:g} masks"
-    return ", ".join([text, *(f"{name} {value:.3g}" for name, value in beside.items())])

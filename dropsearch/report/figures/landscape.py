@@ -36,7 +36,6 @@ def found(summary: Summary) -> FigureLayout | None:
             *(key(name, dots=True) for name in rates),
             Line2D([], [], linestyle="", marker="|", markersize=14, markeredgewidth=2, color=QUIET, label="typical"),
         ],
-        alt="; ".join(_rates_alt(site, rates, typical) for site in sites),
         panel_height=0.3 + 0.34 * len(sites),
         left=margin(names),
     )
@@ -62,11 +61,6 @@ def _row(panel: Axes, row: int, rates: dict[str, float], typical: float | None) 
         )
 
 
-def _rates_alt(site: str, rates: dict, typical: dict[str, float]) -> str:
-    text = ", ".join(f"{arm} {known[site]:.2f}" for arm, known in rates.items() if site in known)
-    return f"{site}: {text}, typical {typical[site]:.2f}" if site in typical else f"{site}: {text}"
-
-
 CAPTION = (
     "Lines: expected score at a rate, averaged over what else was searched; bands: 95 %. Rings: the rate that was "
     "chosen; dotted: the typical rate. In brackets the site's share of what the rates explain of good trials' scores "
@@ -89,7 +83,6 @@ def responses(summary: Summary) -> FigureLayout | None:
         list(by_site),
         CAPTION,
         [key(arm) for arm in arms],
-        alt=". ".join(f"{site}: {_response_alt(found)}" for site, found in by_site.items()),
     )
     for found, name, panel in zip(by_site.values(), names, drawn.panels, strict=True):
         panel.set_title(name, fontsize=9)
@@ -139,17 +132,6 @@ def _limit_responses(panel: Axes, by_site: Mapping[str, Mapping[str, Response]])
         panel.set_ylim(min(lows) - room, top + room)
 
 
-def _response_alt(found: Mapping[str, Response]) -> str:
-    text = []
-    for arm, response in found.items():
-        best = min(range(len(response.rates)), key=lambda place: response.expected[place])
-        share = f", importance {100 * response.importance:.0f} %" if math.isfinite(response.importance) else ""
-        text.append(
-            f"{arm} expects least at a rate of {response.rates[best]:.2f} and chose {response.found:.2f}{share}"
-        )
-    return "; ".join(text)
-
-
 SOURCES = {
     "trials": "Estimated from the trials of one search, as if they were independent.",
     "repeats": "Seen in repeated searches.",
@@ -168,7 +150,6 @@ def budgets(summary: Summary) -> FigureLayout | None:
         f"Bands: 95 %. {' '.join(sources)} The best of a search flatters: confirmed scores decide.",
         1,
         [key(arm) for arm in found],
-        alt="; ".join(_budget_alt(arm, budget) for arm, budget in found.items()),
         panel_height=3.0,
     )
     panel = drawn.panels[0]
@@ -190,8 +171,3 @@ def _limit_budgets(drawn: FigureLayout, found: list[Budget]) -> None:
     if lows:
         room = 0.08 * (top - min(lows)) or 0.01
         drawn.panels[0].set_ylim(min(lows) - room, top + room)
-
-
-def _budget_alt(arm: str, budget: Budget) -> str:
-    last = f"{budget.expected[-1]:.4f} with {budget.trials[-1]}"
-    return f"{arm} {budget.expected[0]:.4f} with {budget.trials[0]} trials, {last}"

@@ -89,8 +89,6 @@ class FigureLayout:
     columns: int
     title: str
     caption: str
-    alt: str
-    """Text alternative with the numbers of the figure."""
     words: tuple[Text, Text]
     """Drawn title and caption."""
     margins: tuple[float, float]
@@ -142,7 +140,6 @@ def figure_layout(
     count: int,
     keys: Sequence[Line2D] = (),
     *,
-    alt: str = "",
     columns: int = 1,
     panel_height: float = 2.0,
     left: float = 0.7,
@@ -176,7 +173,7 @@ def figure_layout(
     _legend(figure, keys, key_rows)
     below_all = figure.text(0.1 / WIDTH, 0.07 / height, "\n".join(lines), fontsize=8, color=QUIET, va="bottom")
     margins = (0.33, 0.07 + LINE * len(lines))
-    return FigureLayout(figure, panels, columns, title, caption, alt, (headline, below_all), margins)
+    return FigureLayout(figure, panels, columns, title, caption, (headline, below_all), margins)
 
 
 def _panels(figure: Figure, grid: GridSpec, count: int, columns: int, *, shared: bool) -> list[Axes]:

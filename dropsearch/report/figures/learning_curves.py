@@ -33,7 +33,6 @@ def curves(summary: Summary) -> FigureLayout | None:
         _caption(summary),
         max(len(outcomes), 1),
         [Line2D([], [], color="black", linestyle=line, label=name) for name, line in _LINES.values()],
-        alt="; ".join(text for name, outcome in outcomes if (text := _alt(name, _retrained(outcome)))),
         columns=columns,
         titled=True,
     )
@@ -109,15 +108,6 @@ def _gap(results: list[TrialResult]) -> str:
     if math.isnan(gap):
         return ""
     return f"validation minus train\nat the best epoch: {gap:+.3f}"
-
-
-def _alt(name: str, results: list[TrialResult]) -> str:
-    best = [result.best for result in results if result.best]
-    if not best:
-        return ""
-    val, train = (sum(losses) / len(best) for losses in zip(*((p.val_loss, p.train_loss) for p in best), strict=True))
-    trained = "" if math.isnan(train) else f" and train loss {train:.3f}"
-    return f"{name}: validation loss {val:.3f}{trained} at the best epoch"
 
 
 def _least_validation(summary: Summary) -> float:

@@ -48,8 +48,6 @@ class Figure:
     """Path of the PNG file."""
     title: str
     caption: str
-    alt: str
-    """Text alternative with the numbers of the figure."""
     svg: str
     """SVG element without title and caption, for a page whose CSS defines the colors of `svg.THEMED`."""
 
@@ -70,7 +68,7 @@ def write_figures(summary: Summary, folder: Path, step: Callable[[], None] = lam
                 path.unlink(missing_ok=True)
             else:
                 drawn.save(path)
-                written.append(Figure(name, path, drawn.title, drawn.caption, drawn.alt, inline(drawn, name)))
+                written.append(Figure(name, path, drawn.title, drawn.caption, inline(drawn, name)))
             step()
     return written
 

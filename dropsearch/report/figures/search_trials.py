@@ -37,9 +37,6 @@ def best_so_far(summary: Summary) -> FigureLayout:
         _named(LEAST + _remarks(losses, top, summary.arms.values()), summary),
         1,
         keys,
-        alt=", ".join(
-            f"{name} {least:.4f} after {len(summary.arms[name].trials)} trials" for name, least in leaders.items()
-        ),
         panel_height=3.6,
     )
     panel = drawn.panels[0]
@@ -63,9 +60,7 @@ def rates(summary: Summary) -> FigureLayout | None:
     losses = [_loss(trial) for trials in complete.values() for trial in trials]
     top = ceiling(losses)
     title = _named("Dropout rate against validation loss, by site", summary)
-    drawn, names = site_panels(
-        title, sites, DOTS + _remarks(losses, top, arms.values()), _rate_keys(arms), alt=_chosen(arms, sites)
-    )
+    drawn, names = site_panels(title, sites, DOTS + _remarks(losses, top, arms.values()), _rate_keys(arms))
     for site, name, panel in zip(sites, names, drawn.panels, strict=True):
         panel.set_title(name, fontsize=9)
         _typical(panel, arms, site)
@@ -80,14 +75,6 @@ def rates(summary: Summary) -> FigureLayout | None:
         say(drawn.panels[0], "no trial was completed")
     label_outer(drawn, "dropout rate", score_label(summary))
     return drawn
-
-
-def _chosen(arms: Mapping[str, ArmOutcome], sites: list[str]) -> str:
-    rates = {name: arm.rates for name, arm in arms.items()}
-    rates_by_arm = {
-        name: [f"{site} {known[site]:.2f}" for site in sites if site in known] for name, known in rates.items()
-    }
-    return "; ".join(f"{name} chose {', '.join(chosen)}" for name, chosen in rates_by_arm.items() if chosen)
 
 
 def _rate_keys(arms: Iterable[str]) -> list[Line2D]:

@@ -43,7 +43,7 @@ def inline(figure_layout: FigureLayout, name: str) -> str:
         root.remove(style)  # it would apply to the whole page
     _rename(root, name)
     _lighten(root)
-    root.attrib = {"viewBox": _view(figure_layout), "role": "img", "aria-label": figure_layout.alt}
+    root.attrib = {"viewBox": _view(figure_layout), "role": "img", "aria-label": figure_layout.title}
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
 
 
