@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -27,54 +26,16 @@ PLANNED = (
     ("dropout", "typical"),
 )
 """All pairs of the four main arms, then per-site rates against one shared rate and against typical rates."""
-METRICS = ("test_acc", "test_loss", "val_loss")
 UNSCORED = "seeds without a score"
 """The luck that a contrast leaves out if a seed of one of its arms has no finite score."""
 ByExample = Mapping[int, Sequence[float]]
 """One number for each test example, by seed."""
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Scores of two arms on their common seeds."""
-
-    a: tuple[float, ...]
-    b: tuple[float, ...]
-    dropped: int
-    """Number of common seeds left out because a score is not finite."""
-    seeds: tuple[int, ...] = ()
-    """The seeds of the pairs."""
-
-    @property
-    def differences(self) -> tuple[float, ...]:
-        """`a` minus `b` for each pair."""
-        return tuple(one - other for one, other in zip(self.a, self.b, strict=True))
-
-
 def planned_contrasts(arms: Iterable[str]) -> list[tuple[str, str]]:
     """Return the pairs of arms to compare, fixed before any result is seen; only pairs of arms that ran."""
     ran: Collection[str] = set(arms)
     return [(a, b) for a, b in PLANNED if a in ran and b in ran]
-
-
-def paired(a: ArmOutcome, b: ArmOutcome, metric: str) -> Pairs:
-    """Pair two tested arms by seed, in the order of `a`'s seeds, without pairs that are not finite.
-
-    Raises:
-        ValueError: The metric is neither test_acc nor test_loss, or an arm has no test scores.
-    """
-    return _pairs(_scores(a, metric), _scores(b, metric))
-
-
-def _pairs(first: Mapping[int, float], second: Mapping[int, float]) -> Pairs:
-    shared = [seed for seed in first if seed in second]
-    finite = [seed for seed in shared if math.isfinite(first[seed]) and math.isfinite(second[seed])]
-    return Pairs(
-        a=tuple(first[seed] for seed in finite),
-        b=tuple(second[seed] for seed in finite),
-        dropped=len(shared) - len(finite),
-        seeds=tuple(finite),
-    )
 
 
 def contrasts_of(
@@ -108,23 +69,31 @@ def contrasted(
         required: Examples that interval and p must cover in addition to seeds; added to `missing` of pairs without
             results by example.
     """
-    found = [_contrast(a, b, _pairs(values[a], values[b]), metric, examples, required) for a, b in contrasts]
+    found = [_contrast(a, b, values, metric, examples, required) for a, b in contrasts]
     found = [dataclasses.replace(each, missing=(*missing, *each.missing)) for each in found]
     adjusted = holm([comparison.p for comparison in found])
     return tuple(dataclasses.replace(each, p_holm=p) for each, p in zip(found, adjusted, strict=True))
 
 
 def _contrast(
-    a: str, b: str, pairs: Pairs, metric: str, examples: Mapping[str, ByExample], required: str
+    a: str,
+    b: str,
+    values: Mapping[str, Mapping[int, float]],
+    metric: str,
+    examples: Mapping[str, ByExample],
+    required: str,
 ) -> Comparison:
-    difference, p = paired_difference(pairs.a, pairs.b), wilcoxon_exact(pairs.differences)
-    missing = (UNSCORED,) if required and pairs.dropped else ()
-    found = Comparison(
-        a, b, metric, pairs.differences, difference, p, p, superiority(pairs.a, pairs.b), missing=missing
-    )
+    """Return the contrast of two names on the seeds on which both have a finite value."""
+    shared = [seed for seed in values[a] if seed in values[b]]
+    seeds = [seed for seed in shared if math.isfinite(values[a][seed]) and math.isfinite(values[b][seed])]
+    first, second = ([values[name][seed] for seed in seeds] for name in (a, b))
+    differences = tuple(one - other for one, other in zip(first, second, strict=True))
+    difference, p = paired_difference(first, second), wilcoxon_exact(differences)
+    missing = (UNSCORED,) if required and len(seeds) < len(shared) else ()
+    found = Comparison(a, b, metric, differences, difference, p, p, superiority(first, second), missing=missing)
     if not math.isfinite(difference.low):
         return found
-    crossed = _by_example(examples.get(a, {}), examples.get(b, {}), pairs.seeds)
+    crossed = _by_example(examples.get(a, {}), examples.get(b, {}), seeds)
     if crossed is None:
         return dataclasses.replace(found, missing=(required, *missing) if required else ())
     over_both, p_both = crossed_difference(crossed)
@@ -146,17 +115,6 @@ def _by_example(a: ByExample, b: ByExample, seeds: Sequence[int]) -> NDArray[np.
     one, other = (np.array([of[seed] for seed in seeds], dtype=np.float64) for of in (a, b))
     differences = one - other
     return differences if np.isfinite(differences).all() else None
-
-
-def compare(arms: Mapping[str, ArmOutcome], metrics: tuple[str, ...] = ("test_acc",)) -> tuple[Comparison, ...]:
-    """Return every planned contrast of tested arms, with p-values adjusted for each metric separately.
-
-    A contrast without finite pairs, or of an arm without a winner, stays in the family with p = 1 and an interval of
-    NaN, so that a diverged arm does not make other contrasts easier to show.
-    """
-    if not any(_is_tested(arm) for arm in arms.values()):
-        return ()
-    return tuple(comparison for metric in metrics for comparison in _family(arms, metric))
 
 
 def compared(
@@ -214,8 +172,6 @@ def _examples(outcome: ArmOutcome, metric: str) -> ByExample:
 
 def _scores(outcome: ArmOutcome, metric: str) -> dict[int, float]:
     """Return the score by seed."""
-    if metric not in METRICS:
-        raise ValueError(f"a metric must be one of {', '.join(METRICS)}, got {metric!r}")
     if metric == "val_loss" and outcome.winner is not None:
         values = [outcome.monitor.objective(value) for value in outcome.winner.val_loss]
         return dict(zip(outcome.winner.seeds, values, strict=True))

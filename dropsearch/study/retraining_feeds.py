@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from dropsearch.core.records import TrialResult, TrialSpec
-from dropsearch.study.failures import may_succeed, release_invalid
+from dropsearch.study.failures import may_succeed
 from dropsearch.study.feeds import StudyFeed
 from dropsearch.study.retrainings import Variations
 from dropsearch.study.search_space import Params, Space
@@ -53,11 +53,7 @@ class ConfirmFeed(StudyFeed):
 
 
 class VariationFeed(StudyFeed):
-    """Hands out each variation of an arm's winner with each seed.
-
-    Args:
-        stands: Returns whether an earlier result is still valid, for example whether its checkpoint exists.
-    """
+    """Hands out each variation of an arm's winner with each seed."""
 
     def __init__(
         self,
@@ -67,11 +63,9 @@ class VariationFeed(StudyFeed):
         seeds: Sequence[int],
         *,
         cancelled: Callable[[], bool],
-        stands: Callable[[TrialResult], bool] = lambda result: True,
     ) -> None:
         self._variations = variations
         super().__init__(store, space, trial_keys(variations, seeds), cancelled, None)
-        release_invalid(store, stands)
 
     @property
     def distributions(self) -> Mapping[str, BaseDistribution]:

@@ -15,6 +15,7 @@ from dropsearch.core.records import (
     Budget,
     Claim,
     Comparison,
+    ComparisonMetric,
     Confirmed,
     EpochMetrics,
     Evidence,
@@ -28,7 +29,7 @@ from dropsearch.core.records import (
     TrialResult,
     TrialSpec,
 )
-from dropsearch.stats.comparisons import compare
+from dropsearch.stats.comparisons import compared
 
 EPOCHS = 12
 LEVEL = {
@@ -151,7 +152,7 @@ class Maker:
             "engine": "sequential",
             "sites": sites,
             "arms": outcomes,
-            "comparisons": compare(outcomes),
+            "comparisons": compared(outcomes, ComparisonMetric()),
             "config": {"study": {"n_trials": 12}, "confirm": {"seeds": 10, "top_k": 3}, "seed": 0},
             "tracking": {
                 "tracking_uri": "sqlite:///mlflow.db",

@@ -14,7 +14,7 @@ from dropsearch.report.markdown import markdown
 from dropsearch.report.text.escaping import escaped
 from dropsearch.report.text.verdict import verdict
 from dropsearch.report.text.warnings import warnings
-from dropsearch.stats.comparisons import compare
+from dropsearch.stats.comparisons import compared
 from tests.report.text.test_verdict import HIGH, LOW, with_losses
 
 
@@ -155,7 +155,7 @@ def test_openings_of_all_arms_are_told_once(make):
 
 def test_contrasts_of_an_arm_with_unscored_seeds_are_not_shown(make):
     tested = make.tested(none=LOW, dropout=[math.nan, *HIGH[1:]], batchnorm=HIGH)
-    again = replace(tested, comparisons=compare(tested.arms))
+    again = replace(tested, comparisons=compared(tested.arms, tested.comparison_metric))
     shown = {frozenset((each["a"], each["b"])): each["shown"] for each in results(again)["comparisons"]}
     assert shown == {
         frozenset(("dropout", "none")): False,
