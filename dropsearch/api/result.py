@@ -11,11 +11,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from dropsearch.config.schema import SitesConfig
 from dropsearch.core.errors import InputError
 from dropsearch.core.extras import require
 from dropsearch.core.printable import printable
-from dropsearch.core.records import ARMS, EpochMetrics, Summary, best_arm
+from dropsearch.core.records import EpochMetrics, Summary, best_arm
 from dropsearch.report import load_summary
 from dropsearch.report.markdown import answer_blocks
 from dropsearch.report.tables.arms import tables
@@ -171,13 +170,10 @@ class SearchResult:
         Raises:
             InputError: The module lacks a site; it is unchanged then.
         """
-        from dropsearch.experiment.insertion import apply, where_of  # imports torch
+        from dropsearch.experiment.winning_module import apply_rates  # imports torch
 
         chosen = arm or self.best_arm
-        rates = self.rates(chosen) if chosen else {}
-        kept = not chosen or not self.summary.config["batchnorm"]["replace"] or ARMS[chosen].batchnorm
-        where = where_of(SitesConfig(insert=self._insert)) if self._insert is not None else None
-        apply(module, where, rates, batchnorm=kept)
+        apply_rates(module, self.summary.config, chosen, self.rates(chosen) if chosen else {}, self._insert)
         return module
 
     def load_best(self, make_module: Callable[..., Any] | None = None, arm: str | None = None) -> Any:
@@ -186,14 +182,14 @@ class SearchResult:
         The weights are from the winner's best retraining. The checkpoint is read with ``weights_only=True``.
 
         Args:
-            make_module: The class or function that builds the module; by default that of the search.
+            make_module: The class or function that builds the module; by default that of the search or, if the run was
+                started from the command line, the one that the command named.
             arm: The arm; the best one by default.
 
         Raises:
             InputError: There is no confirmed model, the checkpoint is missing, or `make_module` is needed.
         """
-        from dropsearch.api.winning_module import built, load_weights, weights_of, with_layers  # imports torch
-        from dropsearch.models.checkpoint import load_classifier
+        from dropsearch.experiment.winning_module import load_winner  # imports torch
 
         chosen = arm or self.best_arm
         spec = self.summary.arms[chosen].found if chosen and chosen in self.summary.arms else None
@@ -202,16 +198,8 @@ class SearchResult:
                 f'arm must be one with a winner, got "{chosen}": this run has {", ".join(self.summary.arms)}'
             )
         path, make = self.output_dir / "best" / f"{chosen}.ckpt", make_module or self._make_module
-        if "_target_" not in self.summary.config["model"]:
-            return load_classifier(path)
-        if make is None:
-            name = self.summary.config["model"]["_target_"]
-            raise InputError(f"load_best needs the class or function that builds {name}: pass make_module=...")
-        module = built(make, spec, self.summary.config)
-        weights = weights_of(path, type(module).__name__)
-        module = self.apply(with_layers(module, weights), chosen)
-        load_weights(module, weights, path)
-        return module.eval()
+        spec = dataclasses.replace(spec, arm=chosen, rates=self.rates(chosen))
+        return load_winner(self.summary.config, spec, path, make, self._insert)
 
     def plot_rates(self) -> Any:
         """Return a matplotlib figure: rate of each site against the monitored metric, one dot per trial."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,16 @@ from omegaconf import OmegaConf
 from dropsearch.config.plain import plain
 from dropsearch.config.schema import REFERENCE, Config, OptimizerConfig, arguments, takes_optimizer
 from dropsearch.core.atomic_io import atomic_write, atomic_write_text
+from dropsearch.core.global_state import process_state_kept
 from dropsearch.core.override_text import literal
-from dropsearch.core.records import ArmOutcome, Confirmed, Summary, TrialResult, best_arm
+from dropsearch.core.printable import MASK
+from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
+from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.checkpoints import kept_checkpoint, verified_content
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.experiment.provenance import commands
 from dropsearch.experiment.secret_values import without_secrets
+from dropsearch.experiment.winning_module import load_winner
 from dropsearch.report import save_summary, write_figures, write_markdown, write_page, write_results
 
 
@@ -44,6 +47,24 @@ def winning_model(context: ExperimentContext, summary: Summary) -> tuple[Any, An
         return None, None  # the model's input is an unknown part of the batch
     inputs = [part[:4].cpu().numpy() for part in batch[:-1] or batch]
     return partial(context.load, kept, path), inputs[0] if len(inputs) == 1 else tuple(inputs)
+
+
+def why_not_loaded(context: ExperimentContext, summary: Summary) -> str:
+    """Return why `load_best` cannot build the best arm's user module outside of the run, or an empty string."""
+    name, config = best_arm(summary.arms), context.config
+    winner = summary.arms[name].winner if name else None
+    if winner is None or config.model.made_by is not None or takes_optimizer(config):
+        return ""
+    kept = best_retraining(winner)
+    path = kept_checkpoint(context.checkpoints, kept)
+    if not path.exists() or MASK in str(summary.config["model"]):
+        return ""
+    try:
+        with process_state_kept():
+            load_winner(summary.config, kept.spec, path, insert=config.sites.insert)
+    except USER_ERRORS as error:  # user code
+        return described(error)
+    return ""
 
 
 def write_files(context: ExperimentContext, summary: Summary, step: Callable[[], None] = lambda: None) -> list[Path]:
@@ -124,16 +145,3 @@ def _first_line(arm: str, config: Config, folder: Path) -> str:
             "rates), or call apply(module) of the search's result.\n"
         )
     return f"# python -m dropsearch --config-dir {shlex.quote(str(folder))} --config-name {arm}\n"
-
-
-def printed_commands(
-    context: ExperimentContext, arms: Mapping[str, ArmOutcome], tracked: Mapping[str, str]
-) -> tuple[dict[str, str], str]:
-    """Return the commands that continue and use the run; see `provenance.commands`."""
-    config, name = context.config, best_arm(arms)
-    winner = arms[name].winner if name else None
-    if winner is None:
-        return commands(config, name, tracked)
-    best = best_retraining(winner)
-    given, kept = context.modules.constructor_arguments(best.spec), kept_checkpoint(context.checkpoints, best)
-    return commands(config, name, tracked, given, best.spec.rates, kept if kept.exists() else None)

@@ -46,6 +46,7 @@ class ModuleBuilder:
         names: The names of accepted arguments.
         own: The arguments of a module without searched values, by name.
         start: The first value of each range in `params`: the configured one where there is one.
+        of_data: The arguments that the data give, by name.
         rates: The name of the argument that takes the rates of a trial; empty if the dropout control sets all rates.
         has_batchnorm: Whether a module that was built had BatchNorm, which `batchnorm.replace` took out.
     """
@@ -55,7 +56,7 @@ class ModuleBuilder:
         self._chosen: Any = config.model
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self.has_batchnorm = False
-        self._of_data: Mapping[str, Any] = {}
+        self.of_data: Mapping[str, Any] = {}
         self.names, self._maker, self.own = self._taken()
         self._where = where_of(config.sites)  # after the import above, which adds the working folder to sys.path
         # Rates of inserted dropout are no constructor arguments, so the control sets all rates.
@@ -89,7 +90,7 @@ class ModuleBuilder:
         target = self.target
         given = named_arguments(chosen, target)
         names, open_ended = accepted(target)
-        of_source = self._of_data = of_data(target, given, self._source)
+        of_source = self.of_data = of_data(target, given, self._source)
 
         def build(**more: Any) -> Any:
             configured = {name: value for name, value in more.items() if name != self.rates and _is_configured(value)}
@@ -171,10 +172,6 @@ class ModuleBuilder:
             if isinstance(error, TypeError) and "missing" in message and inspect.isclass(self._maker):
                 message += f": pass a function that builds it, lambda: {self._chosen.name}(...)"
             raise InputError(f"model={self._chosen.name} cannot be built: {message}") from error
-
-    def constructor_arguments(self, spec: TrialSpec, chosen: tuple[Route, ...]) -> dict[str, Any]:
-        """Return the constructor arguments of a trial: those of the data, of its arm, and searched values."""
-        return {**self._of_data, **self._seeds(spec), **self.trial_arguments(spec, chosen)}
 
     def _seeds(self, spec: TrialSpec) -> dict[str, int]:
         """Return the trial's seed for each seed argument of the module that the user does not set."""

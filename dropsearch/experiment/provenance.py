@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -12,15 +13,13 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import dropsearch
 from dropsearch._compat.database_urls import sqlite_file, sqlite_url
 from dropsearch.config.plain import plain
-from dropsearch.config.schema import Config
+from dropsearch.config.schema import Config, takes_optimizer
 from dropsearch.core.printable import MASK, holds_secret, masked, masked_values
-from dropsearch.experiment.load_code import load_code
 from dropsearch.experiment.secret_values import secret_reference
 
 _PACKAGES = ("torch", "lightning", "optuna", "hydra-core", "mlflow", "numpy", "scipy", "scikit-learn")
@@ -87,45 +86,29 @@ def _without_secret(word: str) -> str:
     return f"{key}={secret_reference(key)}" if given is value else f"{key}='{secret_reference(key, is_text=False)}'"
 
 
-def shown_config(config: Config) -> dict[str, Any]:
-    """Return a configuration as nested dictionaries with masked passwords and tokens, for reports and trackers."""
-    return masked_values(plain(config))
+def shown_config(config: Config, of_data: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a configuration as nested dictionaries with masked passwords and tokens, for reports and trackers.
 
-
-def commands(
-    config: Config,
-    best: str | None,
-    tracking: Mapping[str, str],
-    carried: Mapping[str, Any] = MappingProxyType({}),
-    rates: Mapping[str, float] = MappingProxyType({}),
-    kept: Path | None = None,
-) -> tuple[dict[str, str], str]:
-    """Return the follow-up commands of a run by purpose, and why none loads the best model, if user code is why.
-
-    Args:
-        config: The configuration.
-        best: The arm with the best confirmed model, or None.
-        tracking: Information of the trackers; empty without tracking.
-        carried: Arguments of the user's class for the best trial in addition to the configuration.
-        rates: The rates of the best trial, by site.
-        kept: An existing checkpoint of the best trial, on which the reload command is tried.
+    `of_data` are arguments of the module that its data give.
     """
-    found: dict[str, str] = {}
-    failure = ""
+    values = plain(config)
+    return masked_values({**values, "model": {**(of_data or {}), **values["model"]}})
+
+
+def commands(config: Config, best: str | None, tracking: Mapping[str, str]) -> dict[str, str]:
+    """Return the follow-up commands of a run by purpose; `best` is the arm with the best confirmed model."""
+    found = _curves(tracking)
     by_function = (
         getattr(config.model, "made_by", None) is not None or getattr(config.data, "made_by", None) is not None
     )
-    found |= _curves(tracking)
-    if best:
+    if best and getattr(config.model, "made_by", None) is None:
+        found["reload"] = reload_command(config, best)
+    if best and not by_function:
         folder = os.path.join(config.output_dir, "best")
-        command, failure = reload_command(os.path.join(folder, f"{best}.ckpt"), config, best, carried, rates, kept)
-        if command:
-            found["reload"] = command
-        if not by_function:
-            found["retrain"] = shlex.join([python(), "-m", "dropsearch", "--config-dir", folder, "--config-name", best])
+        found["retrain"] = shlex.join([python(), "-m", "dropsearch", "--config-dir", folder, "--config-name", best])
     if not by_function:
         found["continue"] = this_command(without="task=evidence")
-    return found, failure
+    return found
 
 
 def _curves(tracking: Mapping[str, str]) -> dict[str, str]:
@@ -153,28 +136,20 @@ def _database(uri: str) -> str:
     return '"$MLFLOW_TRACKING_URI"' if MASK in uri else shlex.quote(shorter(uri))
 
 
-def reload_command(
-    checkpoint: str,
-    config: Config | None = None,
-    arm: str = "",
-    carried: Mapping[str, Any] = MappingProxyType({}),
-    rates: Mapping[str, float] = MappingProxyType({}),
-    kept: Path | None = None,
-) -> tuple[str, str]:
-    """Return a command that loads a checkpoint and prints its network, and what user code raises in it.
+def reload_command(config: Config, arm: str) -> str:
+    """Return a command that loads the winner of an arm and prints its network."""
+    if takes_optimizer(config):  # its checkpoint holds all that it was built with
+        return load_command(os.path.join(config.output_dir, "best", f"{arm}.ckpt"))
+    # In double quotes where it can be, for the shell wants the single ones.
+    folder = json.dumps(config.output_dir, ensure_ascii=False)
+    load = f"net = SearchResult.load({folder}).load_best(arm={json.dumps(arm)})"
+    return shlex.join([python(), "-c", f"from dropsearch import SearchResult; {load}; print(net)"])
 
-    The command is empty if one line is not enough.
 
-    Args:
-        checkpoint: Path of the checkpoint.
-        config: The configuration of its training; None for a built-in model.
-        arm: The arm of its training.
-        carried: Arguments of the user's class for its trial in addition to the configuration.
-        rates: Rates of its training by site, which a user's class does not store.
-        kept: An existing file with the same content, on which the command is tried.
-    """
-    code, failure = load_code(config, arm, checkpoint, carried, rates, kept)
-    return shlex.join([python(), "-c", code]) if code else "", failure
+def load_command(checkpoint: str) -> str:
+    """Return a command that loads the checkpoint of a built-in model and prints its network."""
+    load = f"Classifier.load_from_checkpoint({json.dumps(checkpoint, ensure_ascii=False)})"
+    return shlex.join([python(), "-c", f"from dropsearch import Classifier; print({load})"])
 
 
 def shorter(uri: str) -> str:

@@ -13,7 +13,7 @@ from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.arm_runner import ArmRunner
-from dropsearch.experiment.artifacts import best_retraining, printed_commands, winning_model, write_files
+from dropsearch.experiment.artifacts import best_retraining, why_not_loaded, winning_model, write_files
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.checkpoints import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext
@@ -22,7 +22,7 @@ from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.kept_checks import reproduced
 from dropsearch.experiment.layout import described_layout
 from dropsearch.experiment.phases import phases
-from dropsearch.experiment.provenance import git_state, shown_config, this_command, versions
+from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
 from dropsearch.experiment.run_budget import RunBudget
 from dropsearch.experiment.run_header import notes, run_header
 from dropsearch.experiment.run_progress import run_progress, winners_count
@@ -188,12 +188,14 @@ class ExperimentRun:
         # Their information is available once the run is open, which takes MLflow's process a while.
         waits = "once the run is open in MLflow" if "experiment" in self.tracker.location else ""
         self.progress.begin("report", FIGURES, "figures", waits)
-        follow_up, failure = printed_commands(self.context, summary.arms, self.tracker.info)
-        note = f"no printed command loads the winner again, as its class cannot be built outside of the run: {failure}"
+        follow_up = commands(self.context.config, best_arm(summary.arms), self.tracker.info)
+        if failure := why_not_loaded(self.context, summary):
+            follow_up.pop("reload", None)
+            note = f"no printed command loads the winner, as its class cannot be built outside of the run: {failure}"
+            summary = dataclasses.replace(summary, notes=(*summary.notes, note))
         summary = dataclasses.replace(
-            summary, tracking=dict(self.tracker.info), commands=follow_up, answer=answer(summary),
-            notes=(*summary.notes, note) if failure else summary.notes,
-        )  # fmt: skip
+            summary, tracking=dict(self.tracker.info), commands=follow_up, answer=answer(summary)
+        )
         list(drawings())  # imports matplotlib, which is no part of the time that a figure takes
         self.progress.skip_wait()
         artifacts = write_files(self.context, summary, self.progress.step)
@@ -251,7 +253,7 @@ class ExperimentRun:
             sites=context.sites,
             arms=arms,
             comparisons=compared(arms, metric, fixed_luck=context.modules.fixed_luck),
-            config=shown_config(config),
+            config=shown_config(config, context.modules.data_arguments),
             monitor=context.monitor,
             comparison_metric=metric,
             notes=(*notes(context), *self.remarks, *([self.budget.note(arms)] if self.budget else [])),

@@ -108,6 +108,13 @@ def is_nested(value: Any) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(is_nested, value)))
 
 
+def is_plain(value: Any) -> bool:
+    """Return whether a value consists of numbers, texts, lists and mappings, which can be written."""
+    if isinstance(value, list | tuple | dict):
+        return all(map(is_plain, value.values() if isinstance(value, dict) else value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
 def made_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that a class gets for those of a configuration: nested groups are those of Hydra."""
     nested = {name: value for name, value in given.items() if is_nested(value)}

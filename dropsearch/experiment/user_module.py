@@ -27,7 +27,7 @@ from dropsearch.experiment.scoring import (
     monitored_scores,
     validation_scores,
 )
-from dropsearch.experiment.targets import check_names
+from dropsearch.experiment.targets import check_names, is_plain
 from dropsearch.experiment.user_code import code_digests
 from dropsearch.stats.hodges_lehmann import FEWEST_PAIRS
 from dropsearch.training.adapters.absent_sites import absent_sites, describe
@@ -130,9 +130,10 @@ class TrialModules:
         """
         return self._builder.build(spec, self.routes)
 
-    def constructor_arguments(self, spec: TrialSpec) -> dict[str, Any]:
-        """Return the constructor arguments of a trial: those of the data, of its arm, and searched values."""
-        return self._builder.constructor_arguments(spec, self.routes)
+    @property
+    def data_arguments(self) -> Mapping[str, Any]:
+        """The constructor arguments that the data give, as far as they are plain values."""
+        return {name: value for name, value in self._builder.of_data.items() if is_plain(value)}
 
     def are_alike(self, arm: str, other: str) -> bool:
         """Return whether two arms build the same module, apart from dropout and BatchNorm, by their `arm_args`."""

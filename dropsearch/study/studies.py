@@ -85,6 +85,13 @@ def _made(storage: BaseStorage, name: str, pruner: BasePruner | None) -> optuna.
     return study
 
 
+def missing_studies(storage: BaseStorage, names: Iterable[str]) -> list[str]:
+    """Return the names without a study in the storage, without writing anything."""
+    wanted = list(names)
+    there = set(patiently(", ".join(wanted), lambda: optuna.get_all_study_names(storage)))
+    return [name for name in wanted if name not in there]
+
+
 def study_names(storage: BaseStorage) -> set[str]:
     """Return the names of the studies that dropsearch made, without the arm, without writing anything."""
     return {

@@ -21,7 +21,7 @@ from dropsearch.config.schema import Config
 from dropsearch.experiment.artifacts import best_yaml
 from dropsearch.experiment.provenance import commands
 from dropsearch.experiment.secret_values import without_secrets
-from tests.experiment.conftest import ONE_TRIAL, Cli, composed, shell_lines
+from tests.experiment.conftest import ONE_TRIAL, Cli, composed
 from tests.tracking.mlflow.mlflow_pages import served
 from tests.tracking.tracked_studies import make_result, make_spec
 
@@ -160,9 +160,6 @@ def test_a_secret_without_its_name_is_found_nowhere(
     if where == "nothing":
         held = torch.load(folder / "out" / "best" / "none.ckpt", weights_only=True)["hyper_parameters"]
         assert set(held) == {"width", "lr", "dropout"}, "what is no secret stays"
-        assert 'api_key=os.environ["DROPSEARCH_MODEL_API_KEY"]' in str(shell_lines(ended.out)), (
-            "the printed command gives it"
-        )
 
 
 PLACED = """
@@ -246,7 +243,7 @@ def test_a_setting_with_the_name_of_a_secret_is_compared(cli: Cli, folder: Path)
 
 def test_a_number_is_referred_to_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["dropsearch", "+model.pin_code=1", "+model.password=4711", "+model.token=512"])
-    found, _ = commands(composed(), None, {})
+    found = commands(composed(), None, {})
     *_, pin, word, token = shlex.split(found["continue"])
     assert (pin, token) == ("+model.pin_code=1", "+model.token=512")
     monkeypatch.setenv("DROPSEARCH_MODEL_PASSWORD", "4711")
@@ -275,7 +272,7 @@ def secret_config() -> Config:
 def test_commands_name_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     given = [f"study.storage=postgresql://ann:{SECRET}@host/db", f"+model.api_key={SECRET}", "seed=3"]
     monkeypatch.setattr("sys.argv", ["dropsearch", *given])
-    found, _ = commands(secret_config(), "dropout", {"tracking_uri": "postgresql://ann:***@host/db"})
+    found = commands(secret_config(), "dropout", {"tracking_uri": "postgresql://ann:***@host/db"})
     assert SECRET not in str(found)
     assert shlex.split(found["continue"])[3:] == [
         "study.storage=${oc.env:DROPSEARCH_STUDY_STORAGE}",
@@ -287,7 +284,7 @@ def test_commands_name_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_printed_command_takes_the_value_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["dropsearch", f"study.storage=postgresql://ann:{SECRET}@host/db"])
-    found, _ = commands(secret_config(), None, {})
+    found = commands(secret_config(), None, {})
     word = shlex.split(found["continue"])[-1]
     monkeypatch.setenv("DROPSEARCH_STUDY_STORAGE", f"postgresql://ann:{SECRET}@host/db")
     assert composed(word).study.storage == f"postgresql://ann:{SECRET}@host/db"

@@ -16,7 +16,7 @@ from dropsearch.study import reconnect
 from dropsearch.study.reconnect import patiently, retried
 from dropsearch.study.storage import engine_options, open_storage
 from dropsearch.study.store import StudyStore
-from dropsearch.study.studies import check_studies, identity, load_studies
+from dropsearch.study.studies import check_studies, identity, load_studies, missing_studies
 from tests.study.conftest import ask, ended, make_feed, work
 
 
@@ -127,6 +127,7 @@ def life(folder: Path, outage: Outage) -> list[tuple[str, int]]:
         store = StudyStore(storage, "s/dropout", arm="dropout", phase="search", fingerprint={})
         work(make_feed(store, total=3))
         assert identity(storage, "s")
+        assert list(missing_studies(storage, ["s/dropout", "s/none"])) == ["s/none"]
         results = store.results()
         store.note("test", {"loss": [0.1]})
         assert store.notes == {"test": {"loss": [0.1]}}

@@ -6,16 +6,14 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from dropsearch.config.schema import Config
+from dropsearch.config.schema import Config, takes_optimizer
 from dropsearch.core.errors import STOPPED, InputError, RunError, close_match
 from dropsearch.core.records import ARMS, EpochMetrics, Monitor, TrialResult, TrialSpec
 from dropsearch.experiment import engines
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.interruption import Interruption
-from dropsearch.experiment.provenance import reload_command
-from dropsearch.report.tables.table import WIDTH
-from dropsearch.report.text.shell import folded
+from dropsearch.experiment.provenance import load_command
 from dropsearch.training.sequential import SequentialEngine
 
 
@@ -94,12 +92,9 @@ def _print_result(
         raise RunError(f"the training failed ({result.reason if result else 'nothing was trained'})")
     best = result.best
     print(f"best epoch {best.epoch + 1}: {_validated(best, context.monitor)}")
-    given = context.modules.constructor_arguments(result.spec)
-    command, failure = reload_command(str(path), context.config, result.spec.arm, given, result.spec.rates, path)
-    if command:
-        print(f"to load it:\n{folded(command, WIDTH)}")
-    elif failure:
-        print(f"no command loads it, since its class cannot be built outside of the run: {failure}")
+    print(f"kept in {path}")
+    if takes_optimizer(context.config):
+        print(f"to load it:\n  {load_command(str(path))}")
     return 0
 
 

@@ -1,0 +1,140 @@
+"""The trained model of an arm, rebuilt from the configuration of its run and loaded from its checkpoint."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dropsearch.config.schema import SitesConfig
+from dropsearch.core.errors import InputError
+from dropsearch.core.printable import MASK
+from dropsearch.core.records import ARMS, TrialSpec
+from dropsearch.core.user_errors import described
+from dropsearch.experiment.insertion import apply, where_of
+from dropsearch.experiment.secret_values import secret_variable
+from dropsearch.experiment.targets import imported, instantiated, made_arguments
+from dropsearch.training.adapters.hyperparameters import accepted, arguments_of, routes
+from dropsearch.training.adapters.layers import builds_in_hooks
+
+
+def load_winner(
+    config: Mapping[str, Any],
+    spec: TrialSpec,
+    path: Path,
+    make_module: Callable[..., Any] | None = None,
+    insert: Any = None,
+) -> Any:
+    """Return the trained model of a trial, on the CPU, in evaluation mode, with the rates of the trial.
+
+    Args:
+        config: The configuration of the run, as plain containers with masked secrets.
+        spec: The trial.
+        path: Its checkpoint, which is read with ``weights_only=True``.
+        make_module: The class or function that builds the module; None for the one that `config` names.
+        insert: Where the search inserted dropout, as for `insert_dropout`.
+
+    Raises:
+        InputError: The module cannot be built, or the checkpoint is missing or has other weights.
+    """
+    module = built_by(make_module, spec, config) if make_module else _built(spec, config)
+    weights = weights_of(path, type(module).__name__)
+    module = with_layers(module, weights)
+    apply_rates(module, config, spec.arm, spec.rates, insert)
+    load_weights(module, weights, path)
+    return module.eval()
+
+
+def apply_rates(
+    module: Any, config: Mapping[str, Any], arm: str | None, rates: Mapping[str, float], insert: Any
+) -> None:
+    """Change a module as the search did for an arm: without BatchNorm, with inserted dropout, at these rates."""
+    kept = arm is None or not config["batchnorm"]["replace"] or ARMS[arm].batchnorm
+    apply(module, None if insert is None else where_of(SitesConfig(insert=insert)), rates, batchnorm=kept)
+
+
+def built_by(make_module: Callable[..., Any], spec: TrialSpec, config: Mapping[str, Any]) -> Any:
+    """Return a new module of a class or function, with those constructor arguments of a trial that it takes."""
+    names, open_ended = accepted(make_module)
+    if open_ended and not inspect.isclass(make_module):
+        names |= {"lr", "weight_decay"}
+    known = made_arguments(config["model"])
+    configured = {name: value for name, value in known.items() if name in names and name != "name"}
+    return make_module(**{**configured, **_of_trial(spec, config, names)})
+
+
+def _built(spec: TrialSpec, config: Mapping[str, Any]) -> Any:
+    """Return a new module of the class or function that the configuration names, built as in its trial."""
+    given = {name: _revealed(value, f"model.{name}") for name, value in config["model"].items()}
+    target, name = given.pop("_target_"), given.pop("name")
+    if "." not in target:
+        raise InputError("load_best needs the class or function that the search was given: pass make_module=...")
+    names = accepted(imported(target, "model._target_"))[0]
+    if "name" in names and name != target.rpartition(".")[2]:
+        given["name"] = name
+    return instantiated(target, {**given, **_of_trial(spec, config, names)}, "model")
+
+
+def _of_trial(spec: TrialSpec, config: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    """Return the arguments that the arm and the searched values of a trial set."""
+    searched = {k.removeprefix("model."): value for k, value in spec.hyperparameters.items() if k.startswith("model.")}
+    return {**config["arm_args"].get(spec.arm, {}), **searched, **arguments_of(spec, routes(names, []))}
+
+
+def _revealed(value: Any, key: str) -> Any:
+    """Return a value with passwords and tokens, which are masked, from variables of the environment."""
+    if isinstance(value, Mapping):
+        return {name: _revealed(each, f"{key}.{name}") for name, each in value.items()}
+    if isinstance(value, list):
+        return [_revealed(each, f"{key}.{index}") for index, each in enumerate(value)]
+    if not isinstance(value, str) or MASK not in value:
+        return value
+    variable = secret_variable(key)
+    if variable not in os.environ:
+        raise InputError(f"load_best needs {key}, which is stored nowhere: set the environment variable {variable}")
+    return os.environ[variable]
+
+
+def weights_of(path: Path, name: str) -> Mapping[str, Any]:
+    """Return the weights in a checkpoint of a class; the file is read with ``weights_only=True``."""
+    if not path.is_file():
+        raise InputError(f"the checkpoint {path} must exist, but there is no such file: run the search again")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:  # zip, pickle and key errors
+        raise _unfit(path, name, error) from error
+
+
+def with_layers(module: Any, weights: Mapping[str, Any]) -> Any:
+    """Return a module after its hooks have built the layers of `weights` that its constructor leaves out."""
+    if module.state_dict().keys() == weights.keys() or not builds_in_hooks(module):
+        return module
+    try:
+        module.setup("fit")
+        module.configure_model()
+    except Exception as error:  # user code, which may ask for its Trainer
+        raise InputError(
+            f"load_best needs all layers of {type(module).__name__}, and its setup and configure_model fail without a "
+            f"Trainer ({described(error)}): pass make_module=..., a function that builds the layers"
+        ) from error
+    return module
+
+
+def load_weights(module: Any, weights: Mapping[str, Any], path: Path) -> None:
+    """Load the weights that a checkpoint contains into a module."""
+    try:
+        module.load_state_dict(weights)
+    except Exception as error:  # whatever load_state_dict raises
+        raise _unfit(path, type(module).__name__, error) from error
+
+
+def _unfit(path: Path, name: str, error: Exception) -> InputError:
+    lines = str(error).strip().splitlines()
+    return InputError(
+        f"{path} must contain weights that fit {name} ({lines[0] if lines else repr(error)}): pass the make_module of "
+        "the search"
+    )
