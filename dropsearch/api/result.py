@@ -15,8 +15,8 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.extras import require
 from dropsearch.core.printable import printable
 from dropsearch.core.records import EpochMetrics, Summary, best_arm
-from dropsearch.report import load_summary
 from dropsearch.report.markdown import answer_blocks
+from dropsearch.report.results import load_summary
 from dropsearch.report.tables.arms import tables
 from dropsearch.report.terminal import first_screen
 

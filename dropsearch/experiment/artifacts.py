@@ -26,7 +26,10 @@ from dropsearch.experiment.checkpoints import kept_checkpoint, verified_content
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.secret_values import without_secrets
 from dropsearch.experiment.winning_module import load_winner
-from dropsearch.report import save_summary, write_figures, write_markdown, write_page, write_results
+from dropsearch.report.figures.registry import write_figures
+from dropsearch.report.html.page import write_page
+from dropsearch.report.markdown import write_markdown
+from dropsearch.report.results import save_summary, write_results
 
 
 def best_retraining(winner: Confirmed) -> TrialResult:

@@ -24,7 +24,7 @@ from dropsearch.experiment.paces import (
 from dropsearch.experiment.pilot import pilots
 from dropsearch.experiment.studies import ArmStudies
 from dropsearch.experiment.winners import measuring_threads
-from dropsearch.report import FIGURES
+from dropsearch.report.figures.registry import FIGURES
 from dropsearch.report.progress import Forecast, Progress, Stage
 from dropsearch.report.progress.lines import Lines
 from dropsearch.report.progress.page import LivePage, NotebookDisplay, in_notebook

@@ -31,9 +31,9 @@ from dropsearch.experiment.studies import arm_studies, mark_folder
 from dropsearch.experiment.watched_feed import TrackedFeed
 from dropsearch.experiment.winner_tests import TestSetError
 from dropsearch.experiment.winners import measuring_threads
-from dropsearch.report import FIGURES, opening
-from dropsearch.report.figures.registry import drawings
+from dropsearch.report.figures.registry import FIGURES, drawings
 from dropsearch.report.progress import Progress
+from dropsearch.report.terminal import opening
 from dropsearch.report.text.verdict import answer
 from dropsearch.stats.comparisons import compared
 from dropsearch.study.storage import open_storage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.report import Progress
+from dropsearch.report.progress import Progress
 from dropsearch.tracking import Tracker
 from dropsearch.training.feeds import ForwardingFeed
 from dropsearch.training.protocols import Feed

@@ -96,12 +96,8 @@ class Scale:
 
     def score(self, score: Interval) -> str:
         """Return a mean score with its interval over seeds, if it has one, and their unit."""
-        low, high = score.low, score.high
-        if self.comparison_metric.percent:
-            # With few seeds the interval may exceed the range of accuracies, so it is clipped.
-            low, high = max(low, 0.0), min(high, 1.0)
         unit = " %" if self.comparison_metric.percent else self._own_unit
-        mean, low_text, high_text = self.sizes(Interval(score.mean, low, high))
+        mean, low_text, high_text = self.sizes(score)
         return f"{mean}{unit}" + (
             f" (95 % CI over seeds {low_text} to {high_text}{unit})" if math.isfinite(score.low) else ""
         )
@@ -109,7 +105,10 @@ class Scale:
     def sizes(self, interval: Interval) -> list[str]:
         """Return a number and the ends of its interval, without signs and unit."""
         numbers = [interval.mean, interval.low, interval.high]
-        return [*map(percent, numbers)] if self.comparison_metric.percent else alike(numbers, _half(interval))
+        if not self.comparison_metric.percent:
+            return alike(numbers, _half(interval))
+        # With few seeds the interval may exceed the range of accuracies, so it is clipped.
+        return [percent(value if math.isnan(value) else min(max(value, 0.0), 1.0)) for value in numbers]
 
     def differences(self, interval: Interval) -> list[str]:
         """Return a difference and the ends of its interval, with signs and without unit."""

@@ -15,7 +15,7 @@ from dropsearch.experiment.tasks import run
 from dropsearch.experiment.tasks.plan import show_plan
 from dropsearch.experiment.tasks.retrain import retrain
 from dropsearch.models.checkpoint import load_classifier
-from dropsearch.report import closing
+from dropsearch.report.terminal import closing
 from tests.experiment.conftest import LIGHT, composed
 
 ARMS = ("none", "dropout", "both")

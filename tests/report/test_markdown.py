@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from dropsearch.core.records import Claim, Interval, Site
-from dropsearch.report import closing, write_markdown
 from dropsearch.report.figures.registry import Figure
 from dropsearch.report.html.page import page
-from dropsearch.report.markdown import markdown
+from dropsearch.report.markdown import markdown, write_markdown
 from dropsearch.report.tables.evidence import claims_table, contrasts_table
 from dropsearch.report.tables.table import Table
+from dropsearch.report.terminal import closing
 from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.contents import duration
 from dropsearch.report.text.escaping import block, code, escaped

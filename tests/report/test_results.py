@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropsearch.report import results, write_results
 from dropsearch.report.markdown import markdown
+from dropsearch.report.results import results, write_results
 from dropsearch.report.tables.evidence import contrasts_table
 
 KEYS = {"study", "model", "data", "seed", "versions", "seconds", "engine", "arms", "comparisons", "tracking"}

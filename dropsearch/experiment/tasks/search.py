@@ -17,7 +17,7 @@ from dropsearch.experiment.layout import with_layout
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.runner import ExperimentRun
 from dropsearch.experiment.studies import check_existing
-from dropsearch.report import closing
+from dropsearch.report.terminal import closing
 
 
 def search(config: Config, watch: Stopwatch | None = None) -> int:

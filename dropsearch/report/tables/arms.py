@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dropsearch.core.records import ArmOutcome, ComparisonMetric, Interval, Summary
+from dropsearch.core.records import ArmOutcome, Summary
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
 from dropsearch.report.numbers import (
@@ -13,7 +13,6 @@ from dropsearch.report.numbers import (
     judged,
     loss,
     number,
-    percent,
     rate,
     setting,
     shorten,
@@ -28,60 +27,44 @@ BRIEF = 6
 
 def arms_table(summary: Summary) -> Table:
     """Return a table with one row per arm: final states of trials, search, confirmation and test results."""
-    if not summary.comparison_metric.percent:
-        return _user_arms(summary)
-    monitored = "val loss" if summary.monitor.is_val_loss else shorten(summary.monitor.name, 9)
-    columns = (
-        "arm",
-        "done/pruned/\nfailed",
-        f"search\n{monitored}",
-        f"confirmed\n{monitored}",
-        "search\nluck",
-        f"test accuracy\n{_mean(summary)}",
-        "test\nloss",
-        "seeds",
-    )
-    rows = tuple(_arm_row(name, outcome) for name, outcome in summary.arms.items())
-    return Table("Arms: losses in nats, accuracy in %", columns, rows, left=("arm",))
+    monitor, metric = summary.monitor, summary.comparison_metric
+    name = "val loss" if metric.percent and monitor.is_val_loss else shorten(monitor.name, 9)
+    has_interval = any(math.isfinite(judged(outcome, metric).low) for outcome in summary.arms.values())
+    mean = "mean (95 % over seeds)" if has_interval else "mean"
+    columns = ["arm", "done/pruned/\nfailed", f"search\n{name}", f"confirmed\n{name}", "search\nluck"]
+    columns += [f"{shorten(metric.label, 19)}\n{mean}", *_beside_score(summary), "seeds"]
+    rows = tuple(_arm_row(summary, name, outcome) for name, outcome in summary.arms.items())
+    better = f"{'more' if monitor.mode == 'max' else 'less'} {with_unit(monitor.name, monitor.unit)} is better"
+    title = "losses in nats, accuracy in %" if metric.percent else better
+    return Table(f"Arms: {title}", tuple(columns), rows, left=("arm",))
 
 
-def _mean(summary: Summary) -> str:
-    """Return the title of a mean score, with its interval if an arm has one."""
-    known = (judged(outcome, summary.comparison_metric) for outcome in summary.arms.values())
-    return "mean (95 % over seeds)" if any(math.isfinite(each.low) for each in known) else "mean"
-
-
-def _user_arms(summary: Summary) -> Table:
-    """Return the table of arms of a user module, with its logged metrics."""
-    monitor, comparison_metric = summary.monitor, summary.comparison_metric
-    name = shorten(monitor.name, 9)
-    columns = [
-        "arm",
-        "done/pruned/\nfailed",
-        f"search\n{name}",
-        f"confirmed\n{name}",
-        "search\nluck",
-        f"{shorten(comparison_metric.label, 19)}\n{_mean(summary)}",
-    ]
+def _beside_score(summary: Summary) -> list[str]:
+    """Return the column beside the score: the test loss, or the test accuracy that a user module logs."""
+    if summary.comparison_metric.percent:
+        return ["test\nloss"]
     with_accuracy = any(math.isfinite(findings.test_acc(arm).mean) for arm in summary.arms.values())
-    columns += ["test\naccuracy", "seeds"] if with_accuracy else ["seeds"]
-    rows = tuple(_user_row(arm, outcome, comparison_metric, with_accuracy) for arm, outcome in summary.arms.items())
-    title = f"Arms: {'more' if monitor.mode == 'max' else 'less'} {with_unit(monitor.name, monitor.unit)} is better"
-    return Table(title, tuple(columns), rows, left=("arm",))
+    return ["test\naccuracy"] if with_accuracy else []
 
 
-def _user_row(
-    name: str, outcome: ArmOutcome, comparison_metric: ComparisonMetric, with_accuracy: bool
-) -> tuple[str, ...]:
-    interval = judged(outcome, comparison_metric)
-    mean, low, high = Scale(comparison_metric).sizes(interval)
-    bounds = f" ({low} to {high})" if math.isfinite(interval.low) else ""
-    usable = len(finite(outcome.scores(comparison_metric)))
+def _arm_row(summary: Summary, name: str, outcome: ArmOutcome) -> tuple[str, ...]:
+    metric, gap = summary.comparison_metric, findings.gap(outcome)
+    scores, interval = outcome.scores(metric), judged(outcome, metric)
+    mean, low, high = Scale(metric).sizes(interval)
+    usable = len(finite(scores))
+    beside = {
+        "test\nloss": loss(findings.test_loss(outcome).mean),
+        "test\naccuracy": number(findings.test_acc(outcome).mean),
+    }
     return (
-        *_before_the_test(name, outcome),
-        mean + bounds,
-        *([number(findings.test_acc(outcome).mean)] if with_accuracy else []),
-        str(usable) if usable else EMPTY,
+        name,
+        "/".join(str(count) for count in findings.states(outcome).values()),
+        loss(findings.search_loss(outcome)),
+        loss(findings.confirmed_loss(outcome)),
+        loss(gap, sign=True) if math.isfinite(gap) else EMPTY,
+        f"{mean} ({low} to {high})" if math.isfinite(interval.low) else mean,
+        *(beside[column] for column in _beside_score(summary)),
+        EMPTY if not scores else str(usable) if usable == len(scores) else f"{usable}/{len(scores)}",
     )
 
 
@@ -157,39 +140,3 @@ def brief_tables(summary: Summary) -> list[Table]:
     )
     found = (arms, rates_table(summary), params_table(summary))
     return [table.first(BRIEF) for table in map(Table.trimmed, found) if table.rows]
-
-
-def _before_the_test(name: str, outcome: ArmOutcome) -> tuple[str, ...]:
-    """Return the cells of an arm's row from search and confirmation."""
-    gap = findings.gap(outcome)
-    return (
-        name,
-        "/".join(str(count) for count in findings.states(outcome).values()),
-        loss(findings.search_loss(outcome)),
-        loss(findings.confirmed_loss(outcome)),
-        loss(gap, sign=True) if math.isfinite(gap) else EMPTY,
-    )
-
-
-def _arm_row(name: str, outcome: ArmOutcome) -> tuple[str, ...]:
-    return (
-        *_before_the_test(name, outcome),
-        _with_interval(findings.test_acc(outcome)),
-        loss(findings.test_loss(outcome).mean),
-        _seeds(outcome),
-    )
-
-
-def _seeds(outcome: ArmOutcome) -> str:
-    if outcome.test is None:
-        return EMPTY
-    usable, tested = len(finite(outcome.test.acc)), len(outcome.test.acc)
-    return str(tested) if usable == tested else f"{usable}/{tested}"
-
-
-def _with_interval(interval: Interval) -> str:
-    if not math.isfinite(interval.low):
-        return percent(interval.mean)
-    # With few seeds the interval may exceed the range of accuracies, so it is clipped.
-    low, high = max(interval.low, 0.0), min(interval.high, 1.0)
-    return f"{percent(interval.mean)} ({percent(low)} to {percent(high)})"

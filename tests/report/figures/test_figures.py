@@ -16,13 +16,13 @@ from PIL import Image
 from scipy import stats
 
 from dropsearch.core.records import ARMS, Interval, Monitor, Site
-from dropsearch.report import FIGURES, measured_values, write_figures
+from dropsearch.report import measured_values
 from dropsearch.report.figures.axes import ceiling
 from dropsearch.report.figures.differences import differences
 from dropsearch.report.figures.effects import ensemble
 from dropsearch.report.figures.layout import FigureLayout, drawing
 from dropsearch.report.figures.palette import ARM_STYLES, arm_style
-from dropsearch.report.figures.registry import drawings
+from dropsearch.report.figures.registry import FIGURES, drawings, write_figures
 from dropsearch.report.figures.search_trials import MOST_DOTS, best_so_far, rates, thinned
 from dropsearch.report.figures.svg import inline
 from dropsearch.stats.intervals import mean_interval

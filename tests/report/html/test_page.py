@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.core.records import ComparisonMetric, Monitor, Site
-from dropsearch.report import write_figures, write_page
-from dropsearch.report.html.page import page
+from dropsearch.report.figures.registry import write_figures
+from dropsearch.report.html.page import page, write_page
 from dropsearch.report.tables.evidence import claim_answer
 from dropsearch.report.text.verdict import answer
 

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.core.records import ComparisonMetric, Confirmed, Site
-from dropsearch.report import Table, arms_table, closing, differences_table, rates_table
 from dropsearch.report.numbers import points, probability, shorten
-from dropsearch.report.tables.arms import params_table, tables
+from dropsearch.report.tables.arms import arms_table, differences_table, params_table, rates_table, tables
+from dropsearch.report.tables.table import Table
+from dropsearch.report.terminal import closing
 
 ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
 

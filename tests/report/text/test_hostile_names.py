@@ -10,12 +10,12 @@ import pytest
 from markdown_it import MarkdownIt
 
 from dropsearch.core.records import ComparisonMetric, Monitor, Site
-from dropsearch.report import closing, opening
 from dropsearch.report.figures.axes import score_label
 from dropsearch.report.figures.registry import Figure
 from dropsearch.report.html.page import page
 from dropsearch.report.markdown import markdown
 from dropsearch.report.tables.table import Table
+from dropsearch.report.terminal import closing, opening
 from tests.chromium import Chromium, file_url, missing
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\u2066|`x`\n# [a](b) ![i](j) \x00" + "n" * 300

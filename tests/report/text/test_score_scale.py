@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from dropsearch.core.records import ComparisonMetric, Interval, Monitor
-from dropsearch.report import arms_table, closing, differences_table, results, write_figures
 from dropsearch.report.figures.axes import score_label
+from dropsearch.report.figures.registry import write_figures
 from dropsearch.report.numbers import Scale, loss
+from dropsearch.report.results import results
+from dropsearch.report.tables.arms import arms_table, differences_table
+from dropsearch.report.terminal import closing
 from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.verdict import answer
 from dropsearch.stats.comparisons import compared

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from dropsearch.core.records import ARMS, Comparison, Interval, best_arm
-from dropsearch.report import closing, results
 from dropsearch.report.html.page import page
 from dropsearch.report.markdown import markdown
+from dropsearch.report.results import results
+from dropsearch.report.terminal import closing
 from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.phrases import short_names
 from dropsearch.report.text.verdict import answer, rates_by_site, verdict

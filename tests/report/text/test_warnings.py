@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from dropsearch import SearchResult
-from dropsearch.report import closing, results
 from dropsearch.report.html.page import page
 from dropsearch.report.markdown import markdown
+from dropsearch.report.results import results
+from dropsearch.report.terminal import closing
 from dropsearch.report.text.escaping import escaped
 from dropsearch.report.text.verdict import verdict
 from dropsearch.report.text.warnings import warnings

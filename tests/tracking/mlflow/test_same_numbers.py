@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from dropsearch.core.records import EpochMetrics, Monitor, best_arm
-from dropsearch.report import closing, results
 from dropsearch.report.html.page import page
 from dropsearch.report.markdown import markdown
 from dropsearch.report.numbers import loss, percent
+from dropsearch.report.results import results
 from dropsearch.report.tables.arms import arms_table, brief_tables, differences_table
+from dropsearch.report.terminal import closing
 from dropsearch.tracking.metrics import of_arm
 from dropsearch.tracking.mlflow import payloads
 from dropsearch.tracking.mlflow.run_tree import RunTree
