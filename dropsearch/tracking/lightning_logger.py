@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dropsearch.core.errors import InputError, first_cause
+from dropsearch.core.errors import InputError
 from dropsearch.core.records import Summary, TrialResult, TrialSpec
 from dropsearch.tracking.metrics import OWN, flat, of_epoch, of_summary, of_trial, params_of
 from dropsearch.tracking.tracker import Tracker
@@ -20,7 +20,7 @@ class LoggerTracker(Tracker):
     """
 
     def __init__(self, logger: Any) -> None:
-        super().__init__()
+        super().__init__("the logger could not log everything")
         self._whole: Any = logger if _is_logger(logger) else None
         self._make: Callable[[TrialSpec], Any] | None = logger if self._whole is None else None
         if self._whole is None and not callable(logger):
@@ -65,14 +65,6 @@ class LoggerTracker(Tracker):
         """Close the logger of an unfinished run."""
         if self._whole is not None:
             self._safely(lambda: self._whole.finalize("failed"))
-
-    def _safely(self, log: Callable[[], object]) -> None:
-        try:
-            log()
-        except Exception as error:  # a user's logger must not end the training
-            line = f"the logger could not log everything: {type(error).__name__}: {first_cause(error)[:200]}"
-            if line not in self._problems:
-                self._problems.append(line)
 
 
 def _is_logger(given: Any) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dropsearch.core.errors import first_cause
 from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
 from dropsearch.tracking.metrics import EndedTrials, flat, of_epoch, of_summary, of_trial, params_of
 from dropsearch.tracking.tracker import Tracker
@@ -22,8 +21,8 @@ class TensorBoardTracker(Tracker):
     """Writes event files below `output_dir/tensorboard`."""
 
     def __init__(self, output_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
         self.folder = output_dir.absolute() / FOLDER
+        super().__init__(f"TensorBoard's files in {self.folder} are incomplete")
         self._clock = clock
         self._began: dict[str, float] = {}
         self._waiting: dict[str, list[EpochMetrics]] = {}
@@ -108,15 +107,6 @@ class TensorBoardTracker(Tracker):
             for path in artifacts:
                 if path.suffix == ".md":
                     writer.add_text("dropsearch/report", path.read_text(encoding="utf-8"))
-
-    def _safely(self, write: Callable[[], object]) -> None:
-        """Write; a failure is reported as a problem and does not stop the training."""
-        try:
-            write()
-        except Exception as error:
-            line = f"TensorBoard's files in {self.folder} are incomplete: {first_cause(error)[:200]}"
-            if line not in self._problems:
-                self._problems.append(line)
 
 
 def _writer(folder: Path) -> Any:

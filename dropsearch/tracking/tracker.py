@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from dropsearch.core.errors import first_cause
 from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
 
 
@@ -16,8 +17,8 @@ class Tracker:
     no errors, so that training continues; `problems` has one line for each.
     """
 
-    def __init__(self) -> None:
-        self._problems: list[str] = []
+    def __init__(self, incomplete: str = "") -> None:
+        self._incomplete, self._problems = incomplete, list[str]()
 
     @property
     def location(self) -> Mapping[str, str]:
@@ -87,3 +88,12 @@ class Tracker:
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
         """Close every open run with a status; does nothing after `finish`."""
+
+    def _safely(self, write: Callable[[], object]) -> None:
+        """Write; a failure is noted as a problem, once, and does not stop the training."""
+        try:
+            write()
+        except Exception as error:  # a service, or a user's logger, may raise anything
+            line = f"{self._incomplete}: {type(error).__name__}: {first_cause(error)[:200]}"
+            if line not in self._problems:
+                self._problems.append(line)

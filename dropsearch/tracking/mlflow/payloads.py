@@ -15,6 +15,7 @@ from typing import Any
 from dropsearch.core.override_text import leaves
 from dropsearch.core.printable import printable
 from dropsearch.core.records import ArmEvidence, ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
+from dropsearch.tracking import metrics
 from dropsearch.tracking.metrics import OWN, of_trial
 
 KEY_LENGTH = 250
@@ -70,31 +71,23 @@ def _setting(value: Any) -> str:
 
 def params_of(spec: TrialSpec) -> dict[str, str]:
     """Return a trial's parameters: rates by site, optimizer settings, other searched values, seed, number."""
-    params = {key("rate", site): repr(rate) for site, rate in spec.rates.items()}
-    params |= {"lr": repr(spec.lr), "weight_decay": repr(spec.weight_decay)}
-    params |= {key(name): _setting(value) for name, value in spec.hyperparameters.items()}
-    params |= {"seed": str(spec.seed), "number": str(spec.number)}
-    if spec.configuration is not None:
-        params["configuration"] = str(spec.configuration)
-    if spec.variation:
-        params["variation"] = spec.variation
-    return params
+    return {key(name): _setting(value) for name, value in metrics.params_of(spec).items() if name != "arm"}
 
 
-def points_of(metrics: EpochMetrics) -> Points:
+def points_of(point: EpochMetrics) -> Points:
     """Return one epoch's points; an unmeasured accuracy or train loss (NaN) has none."""
-    always = {f"{OWN}/train_loss_as_trained": metrics.train_loss_as_trained, "val_loss": metrics.val_loss}
+    always = {f"{OWN}/train_loss_as_trained": point.train_loss_as_trained, "val_loss": point.val_loss}
     values = {
-        f"{OWN}/train_loss": metrics.train_loss,
+        f"{OWN}/train_loss": point.train_loss,
         **always,
-        f"{OWN}/train_acc": metrics.train_acc,
-        "val_acc": metrics.val_acc,
+        f"{OWN}/train_acc": point.train_acc,
+        "val_acc": point.val_acc,
     }
     known = {name: value for name, value in values.items() if name in always or not math.isnan(value)}
-    if metrics.monitored is not None:  # a user module may log no loss; its metrics keep their names
+    if point.monitored is not None:  # a user module may log no loss; its metrics keep their names
         known = {name: value for name, value in known.items() if not math.isnan(value)}
-    known |= {key(name): value for name, value in metrics.logged.items()}
-    return [(name, float(value), metrics.epoch) for name, value in known.items()]
+    known |= {key(name): value for name, value in point.logged.items()}
+    return [(name, float(value), point.epoch) for name, value in known.items()]
 
 
 def totals_of(result: TrialResult) -> Points:
