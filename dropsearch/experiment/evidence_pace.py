@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -50,7 +49,7 @@ def evidence_pace(
 
 
 def _pace_of_looks(context: ExperimentContext, clock: Callable[[], float], arms: int) -> float:
-    shared = measurement_data(dataclasses.replace(context, source=_WithoutTest(context.source)))  # type: ignore[arg-type]
+    shared = measurement_data(context, opens_test=False)
     last = context.config.arms[-1]
     _look(context, shared, last, clock, WARMING)  # imports and compiles
     found = [_look(context, shared, last, clock)]
@@ -80,15 +79,3 @@ def _look(
 def _as_many(examples: Examples, count: int) -> Examples:
     """Repeat examples up to the number that is measured of a set of this size."""
     return examples.take(torch.arange(min(count, MOST) or len(examples)) % len(examples))
-
-
-class _WithoutTest:
-    """A data source without its test set."""
-
-    has_test = False
-
-    def __init__(self, source: object) -> None:
-        self._source = source
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._source, name)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dropsearch.core.preparation import preparing, redraws
 from dropsearch.core.records import ArmOutcome, TrialPhase
-from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.evidence_pace import evidence_pace
 from dropsearch.experiment.paces import (
@@ -45,14 +44,9 @@ def run_progress(
     paces: Mapping[TrialPhase, Pace] | None = None,
     slow: float = 1.0,
 ) -> Progress:
-    """Return the progress of a run that trains the missing trials of its studies.
+    """Return the progress of a run that trains the missing trials of its studies; none without a plan.
 
-    Args:
-        context: What the run consists of.
-        plan: The plan; None if nothing is trained.
-        studies: The arms' studies.
-        paces: Paces that the budget of the run measured.
-        slow: By what the durations of reports, which are those of an idle machine, are multiplied.
+    `paces` and `slow` are those of `run_stages`.
     """
     config = context.config
     state = RunState(
@@ -63,8 +57,8 @@ def run_progress(
     with measuring_threads(context):
         model = evidence_pace(context)
     trials = missing_trials(context, studies) if plan else {}
-    epoch, ratio = (planned_pace(context, plan), _ratio(context, plan)) if plan else (None, 1.0)
-    stages = run_stages(context, trials, epoch, ratio, model, paces, slow)
+    epoch = planned_pace(context, plan) if plan else None
+    stages = run_stages(context, trials, epoch, model, paces, slow)
     return Progress(Forecast(stages), state, views(context))
 
 
@@ -76,9 +70,7 @@ def planned_stages(
         paces = pilots(context, engine, clock)
     with measuring_threads(context):
         model = evidence_pace(context, clock, thorough=True)
-    stages = run_stages(
-        context, missing_trials(context), planned_pace(context, plan), _ratio(context, plan), model, paces
-    )
+    stages = run_stages(context, missing_trials(context), planned_pace(context, plan), model, paces)
     return stages, paces
 
 
@@ -100,7 +92,6 @@ def run_stages(
     context: ExperimentContext,
     trials: Mapping[str, int],
     epoch: float | None,
-    confirm_ratio: float,
     model: float,
     paces: Mapping[TrialPhase, Pace] | None = None,
     slow: float = 1.0,
@@ -108,8 +99,7 @@ def run_stages(
     """Return the stages of a run in order.
 
     Args:
-        confirm_ratio: Duration of an epoch in the confirmation relative to the search.
-        paces: Paces measured by pilots, which replace `epoch` and `confirm_ratio`.
+        paces: Paces measured by pilots, which replace `epoch`.
         slow: By what the durations of reports, which are those of an idle machine, are multiplied.
     """
     config, epochs = context.config, context.config.trainer.max_epochs
@@ -124,8 +114,7 @@ def run_stages(
             trials_of_arm = -(-count // len(config.arms))
             length = clock_length(config, pace.at_once) if is_search else waves(trials_of_arm, pace.at_once)
             seconds = pace.of(each, length)
-        like, ratio = ("search", 1.0 if is_search else confirm_ratio) if name != "search" else ("", 1.0)
-        stages.append(Stage(name, count * each, seconds, like, ratio))
+        stages.append(Stage(name, count * each, seconds, like="" if name == "search" else "search"))
     models = len(config.arms) * config.confirm.seeds
     if context.source.has_test:
         stages.append(Stage("test", models, TEST_SHARE * model))
@@ -162,20 +151,3 @@ def missing_trials(context: ExperimentContext, studies: Sequence[ArmStudies] = (
 def winners_count(arms: Mapping[str, ArmOutcome]) -> int:
     """Return the number of confirmed models of winners."""
     return sum(len(arm.winner.results) for arm in arms.values() if arm.winner)
-
-
-def _ratio(context: ExperimentContext, plan: Plan) -> float:
-    """Return the duration of an epoch in the confirmation, which has more open trials, relative to the search."""
-    if not plan.rates or plan.engine == "sequential":
-        return 1.0
-    config = context.config
-    searched = engines.most_at_once(config) or config.study.n_trials
-    confirmed = engines.confirmed_at_once(config)
-    found = [_rate(plan, -(-open_trials // context.processes)) for open_trials in (searched, confirmed)]
-    return found[0] / found[1]
-
-
-def _rate(plan: Plan, open_trials: int) -> float:
-    """Return the measured rate at the width nearest to a number of open trials."""
-    width = min(plan.width, open_trials)
-    return plan.rates[min(plan.rates, key=lambda each: abs(each - width))]

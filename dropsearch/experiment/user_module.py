@@ -177,11 +177,6 @@ class TrialModules:
         return self.probe.batch
 
     @property
-    def logged(self) -> Mapping[str, float]:
-        """Metrics that the module logs in validation, by name."""
-        return self.probe.logged
-
-    @property
     def fixed(self) -> tuple[str, ...]:
         """Those of learning rate and weight decay that are not searched, since the module does not use them."""
         return tuple(route.setting for route in self.routes if not route.searched)

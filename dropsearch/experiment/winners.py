@@ -50,7 +50,7 @@ class MeasurementData:
     """Total number of held-out examples, of which at most `MOST` are used."""
 
 
-def measurement_data(context: ExperimentContext) -> MeasurementData:
+def measurement_data(context: ExperimentContext, *, opens_test: bool = True) -> MeasurementData:
     """Return the data for the measures.
 
     Raises:
@@ -59,7 +59,7 @@ def measurement_data(context: ExperimentContext) -> MeasurementData:
     config, source = context.config, context.source
     if source.changes_batches:
         raise NotMeasuredError("the data module changes batches in its hooks")
-    held_out = _examples(source.test_dataloader() if source.has_test else source.val_dataloader())
+    held_out = _examples(source.test_dataloader() if source.has_test and opens_test else source.val_dataloader())
     settings = Settings(
         tuple(config.evidence.monte_carlo), config.evidence.severities, derived_seed(config.seed, "evidence")
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from dropsearch.core.records import Budget, Response, Summary
+from dropsearch.core.records import Response, Summary
 from dropsearch.report.figures.axes import ceiling, label_outer, margin, score_label, site_panels, whole_numbers
 from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
 from dropsearch.report.figures.palette import QUIET, arm_style
@@ -125,11 +125,16 @@ def _shares(panel: Axes, found: Mapping[str, Response]) -> None:
 def _limit_responses(panel: Axes, by_site: Mapping[str, Mapping[str, Response]]) -> None:
     """Limit the axis to the lines and the nearby part of their bands."""
     curves = [response for found in by_site.values() for response in found.values()]
-    lows = [value for response in curves for value in response.low if math.isfinite(value)]
-    top = ceiling([value for response in curves for value in (*response.expected, *response.high)])
-    if lows and math.isfinite(top):
-        room = 0.06 * (top - min(lows)) or 0.01
-        panel.set_ylim(min(lows) - room, top + room)
+    lows = [value for response in curves for value in response.low]
+    _limit(panel, lows, [value for response in curves for value in (*response.expected, *response.high)])
+
+
+def _limit(panel: Axes, lows: Sequence[float], values: Sequence[float]) -> None:
+    """Limit the axis to the lowest value, and to the ceiling of values, so that bad ones do not dominate."""
+    low, top = min(finite(lows), default=math.inf), ceiling(values)
+    if math.isfinite(low) and math.isfinite(top):
+        room = 0.06 * (top - low) or 0.01
+        panel.set_ylim(low - room, top + room)
 
 
 SOURCES = {
@@ -159,15 +164,7 @@ def budgets(summary: Summary) -> FigureLayout | None:
         panel.plot(budget.trials, budget.expected, shape.line, color=shape.colour, linewidth=1.8, marker=marker)
         panel.fill_between(budget.trials, budget.low, budget.high, color=shape.colour, alpha=0.16, linewidth=0)
     whole_numbers(panel)
-    _limit_budgets(drawn, list(found.values()))
+    lows = [value for budget in found.values() for value in (*budget.low, *budget.expected)]
+    _limit(panel, lows, [value for budget in found.values() for value in budget.expected])
     label_outer(drawn, "trials of a search", f"expected best {score_label(summary)}")
     return drawn
-
-
-def _limit_budgets(drawn: FigureLayout, found: list[Budget]) -> None:
-    """Limit the axis so that bad first trials do not dominate."""
-    lows = finite([value for budget in found for value in (*budget.low, *budget.expected)])
-    top = ceiling([value for budget in found for value in budget.expected])
-    if lows:
-        room = 0.08 * (top - min(lows)) or 0.01
-        drawn.panels[0].set_ylim(min(lows) - room, top + room)

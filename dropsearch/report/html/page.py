@@ -71,7 +71,7 @@ def page(summary: Summary, figures: Sequence[Figure] = (), test_examples: int | 
         complete=summary.complete,
         answer=answer(summary),
         beside=[text for text in (rates_by_site(summary), *warnings(summary)) if text],
-        sections=[*_filled(_with_others([*_sections(summary)], drawn), drawn)],
+        sections=[*_filled(_sections(summary), drawn)],
         figures=drawn,
         claims=[_claim(claim, drawn) for claim in (summary.evidence.claims if summary.evidence else ())],
         facts=[*facts(summary)],
@@ -127,13 +127,6 @@ def _sections(summary: Summary) -> Iterator[Section]:
         ("gaps", "coadaptation", "robustness", "ensemble", "shift"),
         (contrasts_table(summary),),
     )
-
-
-def _with_others(sections: Sequence[Section], drawn: Mapping[str, Figure]) -> Iterator[Section]:
-    """Yield the sections, and one with the figures that no section contains."""
-    named = {name for section in sections for name in section.figures}
-    yield from sections
-    yield Section("others", "Further figures", (), tuple(name for name in drawn if name not in named))
 
 
 def _filled(sections: Iterable[Section], drawn: Mapping[str, Figure]) -> Iterator[Section]:

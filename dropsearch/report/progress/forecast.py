@@ -23,8 +23,6 @@ class Stage:
     """Expected seconds per unit; None if unknown before a measurement."""
     like: str = ""
     """The stage whose measured pace is expected if `pace` is None."""
-    ratio: float = 1.0
-    """Duration of a unit relative to one of the stage `like`."""
     done: float = 0.0
     spent: float = 0.0
     """Seconds from the start to the last finished unit."""
@@ -133,8 +131,7 @@ class Forecast:
         expected = stage.pace
         if expected is None and stage.like:
             other = self.stages.get(stage.like)
-            found = self.pace(other) if other is not None else None
-            expected = None if found is None else found * stage.ratio
+            expected = self.pace(other) if other is not None else None
         if not stage.done:
             return expected
         if expected is None:

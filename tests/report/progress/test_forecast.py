@@ -41,11 +41,11 @@ def test_a_measured_pace_replaces_the_expected_one() -> None:
 
 def test_a_stage_like_another_takes_its_pace() -> None:
     clock = Clock()
-    forecast = Forecast([Stage("search", 10), Stage("confirm", 10, like="search", ratio=0.5)], clock)
+    forecast = Forecast([Stage("search", 10), Stage("confirm", 10, like="search")], clock)
     assert forecast.left() is None
     forecast.begin("search")
     run(forecast, clock, 5, 2.0)
-    assert forecast.by_stage() == {"search": pytest.approx(10), "confirm": pytest.approx(10)}
+    assert forecast.by_stage() == {"search": pytest.approx(10), "confirm": pytest.approx(20)}
 
 
 def test_the_share_is_below_one_while_work_remains() -> None:
