@@ -28,7 +28,7 @@ def test_the_verdict_comes_first(summary):
 
 
 def test_figures_are_linked_relative_to_the_markdown(summary, tmp_path):
-    figures = [Figure("curves", tmp_path / "run" / "figures" / "curves.png", "Curves", "", "", "")]
+    figures = [Figure("curves", tmp_path / "run" / "figures" / "curves.png", "Curves", "", "")]
     path = write_markdown(summary, tmp_path / "run" / "report.md", figures)
     assert "![Curves](<figures/curves.png>)" in path.read_text(encoding="utf-8")
     assert str(tmp_path) not in path.read_text(encoding="utf-8")

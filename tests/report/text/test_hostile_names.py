@@ -84,7 +84,7 @@ def test_names_of_any_length_fit_a_phone(hostile, tmp_path) -> None:
     if gone := missing():
         pytest.skip(f"{' and '.join(gone)} not installed")
     svg = '<svg viewBox="0 0 400 100"><text x="0" y="20">loss</text></svg>'
-    long = Figure("search", tmp_path / "search.png", HOSTILE, HOSTILE, HOSTILE, svg)
+    long = Figure("curves", tmp_path / "curves.png", HOSTILE, HOSTILE, svg)
     (tmp_path / "report.html").write_text(page(hostile, [long]))
     with Chromium() as browser:
         browser.screen(390, 844, phone=True)
