@@ -1,34 +1,27 @@
-"""The code of user classes and functions that a run consists of, as digests, so that a study notices a change."""
+"""Digests of the user code that a run consists of, so that a study notices a change."""
 
 from __future__ import annotations
 
 import ast
+import dis
 import inspect
 import os
 import sys
-from collections import deque
-from collections.abc import Iterable
+import textwrap
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import islice
-from types import MethodType, ModuleType
+from hashlib import sha256
+from itertools import islice, pairwise
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.core.attributes import attributes
-from dropsearch.core.printable import comparable_values, is_secret_key
-from dropsearch.core.source_code import (
-    Definition,
-    assignments,
-    digest_of,
-    functions_of,
-    global_names,
-    imported_as,
-    names_in,
-    short,
-)
+from dropsearch.core.printable import is_secret_key
 from dropsearch.core.user_errors import LIBRARIES
 from dropsearch.datasets.batch_digest import PLACES
 
@@ -36,141 +29,126 @@ MOST_PARTS = 20_000
 """Objects that are looked at."""
 MOST_ITEMS = 100
 """Items of a container that are looked at."""
-_RELATIVE = ("./", "../", "~")
-_INSTALLED = {"site-packages", "dist-packages"}
 _SETTINGS = (bool, int, float, str, type(None))
 
 
 def code_digests(roots: Iterable[Any]) -> dict[str, str]:
     """Return digests of the user code that objects, classes and functions consist of, by qualified name.
 
-    These are the classes of the objects and of what they hold, functions, and the globals that their code uses:
-    classes, functions, and settings at the top of a file, which count by their text. Of installed packages only the
-    classes of the roots count. What has no source is left out.
+    These are the classes of the objects and of what they hold, with their bases, the functions and classes that their
+    code names, and numbers and texts at the top of a file or in a closure. Comments, docstrings and type hints do not
+    count, nor does code of installed packages; what has no source is left out.
     """
-    return _Code(roots).found
+    texts: defaultdict[str, set[str]] = defaultdict(set)  # two definitions may have one name
+    seen: dict[int, Any] = {}  # which keeps their identity
+    pending = deque(roots)  # what is nearest to the roots comes first
+    while pending and len(seen) < MOST_PARTS:
+        with suppress(Exception):  # objects of users may raise anything; what does is left out
+            value = pending.popleft()
+            value = inspect.unwrap(value) if callable(value) else value
+            if id(value) not in seen and not isinstance(value, (*_SETTINGS, Tensor, ModuleType)):
+                seen[id(value)] = value
+                is_definition = isinstance(value, type | FunctionType)
+                pending += _noted(texts, value) if is_definition else _held(value)
+    return {name: sha256("\n".join(sorted(found)).encode()).hexdigest()[:8] for name, found in texts.items()}
 
 
-class _Code:
-    def __init__(self, roots: Iterable[Any]) -> None:
-        self.found: dict[str, str] = {}
-        self._seen: dict[int, Any] = {}
-        """What was visited, which keeps its identity."""
-        self._pending = deque(roots)  # what is nearest to the roots comes first
-        for kind in {root if isinstance(root, Definition) else type(root) for root in self._pending}:
-            self._note_installed(kind)
-        while self._pending and len(self._seen) < MOST_PARTS:
-            with suppress(Exception):  # objects of users may raise anything; what does is left out
-                self._visit(self._pending.popleft())
-
-    def _visit(self, value: Any) -> None:
-        value = _unwrapped(value)
-        if id(value) in self._seen or isinstance(value, (*_SETTINGS, Tensor, ModuleType)):
-            return
-        self._seen[id(value)] = value
-        if isinstance(value, Definition):
-            if self._is_users(value.__module__):
-                self._define(value)
-        elif isinstance(value, dict | list | tuple | set | frozenset):
-            items = value.values() if isinstance(value, dict) else value
-            self._pending += islice(items, MOST_ITEMS)
-        elif isinstance(value, MethodType):
-            self._pending.append(value.__self__)
-        elif isinstance(value, partial):
-            self._pending += [value.func, value.args, value.keywords]
-        else:
-            self._hold(value)
-
-    def _hold(self, value: Any) -> None:
-        """Look at the class of an object and at what the object holds."""
-        kind = type(value)
-        if is_lightning_class(kind) and not isinstance(value, nn.Module):  # such as a Trainer, which leads everywhere
-            return
-        self._pending.append(kind)
-        is_users = self._is_users(kind.__module__)
-        held = attributes(value).items()
-        self._pending += [part for name, part in held if is_users or name == "_modules" or name[:1] != "_"]
-
-    def _is_users(self, module: str | None) -> bool:
-        if _package(module) in LIBRARIES:
-            return False
-        path = getattr(sys.modules.get(str(module)), "__file__", None) or ""
-        return module is not None and _INSTALLED.isdisjoint(path.split(os.sep))
-
-    def _note_installed(self, kind: Definition) -> None:
-        """Note a class of an installed package, such as a user's own, with its bases in the package."""
-        package = _package(kind.__module__)
-        for each in kind.__mro__ if isinstance(kind, type) else (kind,):
-            if (
-                package not in LIBRARIES
-                and _package(each.__module__) == package
-                and not self._is_users(each.__module__)
-            ):
-                self._note(f"{each.__module__}.{each.__qualname__}", digest_of(each))
-
-    def _define(self, definition: Definition) -> None:
-        """Note a class or function of the user's, and go on with what it consists of."""
-        name = f"{definition.__module__}.{definition.__qualname__}"
-        if name.rpartition(".")[0] not in self.found:  # else it is a method, in the source of its class
-            self._note(name, digest_of(definition))
-        for named, value in global_names(definition):
-            self._name(named, value)
-        if isinstance(definition, type):
-            self._pending += definition.__mro__[1:]
-        for function in functions_of(definition):
-            for word, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-                with suppress(ValueError):  # not assigned yet
-                    self._closed(f"{name}.{word}", cell.cell_contents)
-
-    def _note(self, name: str, digest: str | None) -> None:
-        """Note a digest; two definitions may have one name."""
-        if digest is not None:
-            before = self.found.get(name, digest)
-            self.found[name] = digest if before == digest else short("".join(sorted((before, digest))))
-
-    def _closed(self, name: str, value: Any) -> None:
-        if isinstance(value, _SETTINGS):
-            self._set(name, value, repr(value))
-        else:
-            kind = value if isinstance(value, Definition) else type(value)
-            self._note(name, short(f"{kind.__module__}.{kind.__qualname__}"))
-            self._pending.append(value)
-
-    def _name(self, name: str, value: Any) -> None:
-        """Note a setting at the top of a file; go on with a class, a function, or an object."""
-        module, _, word = name.rpartition(".")
-        is_setting = self._is_users(module) and not word.startswith("__")
-        if is_setting and (nodes := assignments(word, module)):
-            if name in self.found:
-                return
-            self._set(name, value, "\n".join(map(ast.unparse, nodes)))
-            for named, part in (each for node in nodes for each in names_in(node, module)):
-                if named != name:
-                    self._name(named, part)
-            self._pending.append(value)
-        elif is_setting and (origin := imported_as(word, module)):
-            self._name(origin, value)
-        elif not is_setting or isinstance(_unwrapped(value), Definition):
-            self._pending.append(value)
-
-    def _set(self, name: str, value: Any, text: str) -> None:
-        """Note a setting, unless it is the place of something; of a secret, what may be compared."""
-        key = name.rpartition(".")[2].lower()
-        is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and _is_path(value))
-        if key.split("_")[-1] in PLACES or is_path:
-            return
-        if is_secret_key(key):
-            text = str(comparable_values(value, key)) if isinstance(value, str | int | float) else ""
-        self._note(name, short(text))
+def _held(value: Any) -> Iterable[Any]:
+    """Return the class of an object, and what the object holds."""
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        return islice(value.values() if isinstance(value, dict) else value, MOST_ITEMS)
+    if isinstance(value, MethodType):
+        return [value.__self__]
+    if isinstance(value, partial):
+        return [value.func, value.args, value.keywords]
+    kind = type(value)
+    if is_lightning_class(kind) and not isinstance(value, nn.Module):  # such as a Trainer, which leads everywhere
+        return []
+    is_users = _is_users(kind.__module__)
+    held = attributes(value).items()
+    return [kind, *(part for name, part in held if is_users or name == "_modules" or name[:1] != "_")]
 
 
-def _unwrapped(value: Any) -> Any:
-    return inspect.unwrap(value) if callable(value) else value
+def _is_users(module: str | None) -> bool:
+    path = getattr(sys.modules.get(str(module)), "__file__", None) or ""
+    is_installed = {"site-packages", "dist-packages"} & {*path.split(os.sep)}
+    return module is not None and module.partition(".")[0] not in LIBRARIES and not is_installed
 
 
-def _is_path(text: str) -> bool:
-    return os.sep in text and (os.path.isabs(text) or text.startswith(_RELATIVE) or os.path.exists(text))
+def _noted(texts: defaultdict[str, set[str]], definition: type | FunctionType) -> list[Any]:
+    """Note a class or function of the user's and the settings that it reads; return what else it consists of."""
+    if not _is_users(definition.__module__):
+        return []
+    name, functions = f"{definition.__module__}.{definition.__qualname__}", list(_functions(definition))
+    parts = [*definition.__mro__[1:]] if isinstance(definition, type) else []
+    own = vars(definition).items() if isinstance(definition, type) else ()
+    settings = [f"{key} = {each!r}" for key, each in own if isinstance(each, _SETTINGS) and key[:2] != "__"]
+    if written := [*filter(None, map(_text, functions)), *settings]:
+        texts[name].add("\n".join(written))
+    for key, value in (each for function in functions for each in _read(function, name)):
+        if not isinstance(value, _SETTINGS):
+            parts.append(value)
+            kind = value if isinstance(value, type | FunctionType) else type(value)
+            texts[key].add(f"{kind.__module__}.{kind.__qualname__}")
+        elif not _is_place(key, value):
+            texts[key].add(repr(value))
+    return parts
 
 
-def _package(module: str | None) -> str:
-    return str(module).partition(".")[0]
+def _functions(definition: type | FunctionType) -> Iterator[FunctionType]:
+    """Yield a function itself, or the functions that a class defines, those of its properties included."""
+    held = list(vars(definition).values()) if isinstance(definition, type) else [definition]
+    held += [getattr(each, name, None) for each in held for name in ("__func__", "fget", "fset", "func")]
+    unwrapped = (inspect.unwrap(each) for each in held if callable(each))
+    yield from (f for f in unwrapped if isinstance(f, FunctionType) and f.__module__ == definition.__module__)
+
+
+def _text(function: FunctionType) -> str:
+    """Return the source of a function without comments, docstring and type hints; empty if it has none."""
+    source = ""
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+        tree = ast.parse(source)
+    except OSError:
+        return ""
+    except SyntaxError:  # a lambda among the arguments of a call
+        return source.strip()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+            if ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _read(function: FunctionType, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the globals, attributes of modules and values of a closure that a function reads, by qualified name."""
+    scope = function.__globals__
+    for step, following in (
+        pair for code in _codes(function.__code__) for pair in pairwise(dis.get_instructions(code))
+    ):
+        if step.opname == "LOAD_GLOBAL" and step.argval in scope:
+            value = scope[step.argval]
+            if not isinstance(value, ModuleType):
+                yield f"{function.__module__}.{step.argval}", value
+            elif _is_users(value.__name__) and following.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+                yield f"{value.__name__}.{following.argval}", vars(value).get(following.argval)
+    for word, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # not assigned yet
+            yield f"{name}.{word}", cell.cell_contents
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield from _codes(each)
+
+
+def _is_place(name: str, value: Any) -> bool:
+    """Return whether a setting is the place of something, or a secret."""
+    words = name.rpartition(".")[2].lower().split("_")
+    is_path = isinstance(value, str) and os.sep in value and (os.path.isabs(value) or value[:1] in ".~")
+    return words[-1] in PLACES or is_path or is_secret_key("_".join(words))

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from optuna.storages import InMemoryStorage
-from sklearn.linear_model import LogisticRegression
 
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.user_code import code_digests
@@ -128,7 +127,6 @@ def digests(module: Any, make: Callable[[Any], Any] = lambda module: module.Net)
         ("F.one_hot(y, classes).float()", "0.9 * F.one_hot(y, classes)", "place.smoothed"),
         ("AdamW(", "Adam(", "place.Base"),
         ("GAMMA = 2.0", "GAMMA = 1.0", "place.GAMMA"),
-        ("loss**GAMMA}", "loss * GAMMA}", "place.CRITERIA"),
         ("x / 32", "x / 16", "place.Rows"),
         ("default_collate(rows)", "default_collate(rows[:1])", "place.collate"),
         ("lambda rows: collate(rows)", "lambda rows: collate(rows[:2])", "place.Data"),
@@ -166,13 +164,6 @@ def test_how_it_is_written_does_not_count(imported: Imported, before: str, after
 
 def test_code_of_libraries_and_of_this_package_is_left_out(imported: Imported) -> None:
     assert {name.partition(".")[0] for name in digests(imported(SOURCE))} == {"place", "other_place"}
-
-
-def test_of_an_installed_package_the_classes_of_the_roots_count() -> None:
-    found = code_digests([LogisticRegression()])
-    assert "sklearn.linear_model._logistic.LogisticRegression" in found
-    assert "sklearn.base.BaseEstimator" in found
-    assert not [name for name in found if name.rpartition(".")[2].islower()], "no function that they call"
 
 
 def test_a_closure_counts_with_its_values(imported: Imported) -> None:
@@ -225,13 +216,6 @@ def test_locals_and_attributes_are_no_globals(imported: Imported) -> None:
     for number, name in enumerate(("_", "x", "y", "loss", "batch", "rows", "lr", "log", "layers")):
         setattr(module, name, number)
     assert digests(module) == before
-
-
-def test_a_file_that_was_edited_after_its_import_is_left_out(imported: Imported, tmp_path: Path) -> None:
-    module = imported(SOURCE)
-    assert "place.Net" in digests(module)
-    (tmp_path / "place.py").write_text(SOURCE.replace("F.relu(x)", "F.gelu(x)"))
-    assert "place.Net" not in digests(module), "other code runs than stands there"
 
 
 WRAPPED = """
@@ -313,8 +297,6 @@ class Net:
         ("        return x\n", "        return -x\n", "place.Held"),
         ("ACT = nn.ReLU", "ACT = nn.GELU", "place.ACT"),
         ("return 3", "return 4", "place.weights"),
-        ("return function(*args, **more)", "return function(*args)", "place.timed"),
-        ('DEVICE = "b"', 'DEVICE = "c"', "place.DEVICE"),
         ("A, B = 1, 2", "A, B = 3, 2", "place.A"),
         ("bert/tiny-a", "bert/tiny-b", "place.BASE"),
     ],
@@ -323,13 +305,6 @@ def test_what_is_behind_wrappers_counts(imported: Imported, before: str, after: 
     first = code_digests([imported(WRAPPED).Net()])
     then = code_digests([imported(WRAPPED.replace(before, after)).Net()])
     assert {name for name in {*first, *then} if first.get(name) != then.get(name)} == {changed}
-
-
-@pytest.mark.parametrize(("imports", "name"), [("WEIGHT as W", "W"), ("*", "WEIGHT")])
-def test_settings_that_are_imported_by_name_count(imported: Imported, imports: str, name: str) -> None:
-    source = f"from other_place import {imports}\n\n\nclass Net:\n    def step(self):\n        return {name}\n"
-    first, then = (code_digests([imported(source, f"WEIGHT = {weight}\n").Net]) for weight in (1, 2))
-    assert {name for name in first if first[name] != then[name]} == {"other_place.WEIGHT"}
 
 
 def test_much_data_does_not_hide_the_code(imported: Imported) -> None:
