@@ -20,7 +20,7 @@ from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.runner import ExperimentRun
 from dropsearch.experiment.studies import fingerprints, retraining_phases
 from dropsearch.experiment.winner_tests import unfinished
-from dropsearch.report import closing
+from dropsearch.report.terminal import closing
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.studies import check_studies, missing_studies
