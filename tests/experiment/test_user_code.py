@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from optuna.storages import InMemoryStorage
+from sklearn.linear_model import LogisticRegression
 
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.user_code import code_digests
@@ -28,6 +29,7 @@ import other_place
 
 GAMMA = 2.0
 DATA_DIR = "/data/one"
+CHOSEN = {"classes": 2, "root": "/data/one", "steps": [1, 2]}
 CRITERIA = {"focal": lambda loss: loss**GAMMA}
 
 
@@ -39,7 +41,7 @@ class Focal(nn.Module):
     """A loss."""
 
     def forward(self, logits, y):
-        return CRITERIA["focal"](F.cross_entropy(logits, smoothed(y, 2)))
+        return CRITERIA["focal"](F.cross_entropy(logits, smoothed(y, CHOSEN["classes"])))
 
 
 class Base(LightningModule):
@@ -127,6 +129,8 @@ def digests(module: Any, make: Callable[[Any], Any] = lambda module: module.Net)
         ("F.one_hot(y, classes).float()", "0.9 * F.one_hot(y, classes)", "place.smoothed"),
         ("AdamW(", "Adam(", "place.Base"),
         ("GAMMA = 2.0", "GAMMA = 1.0", "place.GAMMA"),
+        ('"classes": 2', '"classes": 3', "place.CHOSEN"),
+        ("[1, 2]", "[1, 3]", "place.CHOSEN"),
         ("x / 32", "x / 16", "place.Rows"),
         ("default_collate(rows)", "default_collate(rows[:1])", "place.collate"),
         ("lambda rows: collate(rows)", "lambda rows: collate(rows[:2])", "place.Data"),
@@ -297,6 +301,8 @@ class Net:
         ("        return x\n", "        return -x\n", "place.Held"),
         ("ACT = nn.ReLU", "ACT = nn.GELU", "place.ACT"),
         ("return 3", "return 4", "place.weights"),
+        ("return function(*args, **more)", "return function(*args)", "place.Net"),
+        ('DEVICE = "b"', 'DEVICE = "c"', "place.DEVICE"),
         ("A, B = 1, 2", "A, B = 3, 2", "place.A"),
         ("bert/tiny-a", "bert/tiny-b", "place.BASE"),
     ],
@@ -305,6 +311,26 @@ def test_what_is_behind_wrappers_counts(imported: Imported, before: str, after: 
     first = code_digests([imported(WRAPPED).Net()])
     then = code_digests([imported(WRAPPED.replace(before, after)).Net()])
     assert {name for name in {*first, *then} if first.get(name) != then.get(name)} == {changed}
+
+
+def test_settings_that_are_imported_in_a_function_count(imported: Imported) -> None:
+    source = "class Net:\n    def step(self):\n        from other_place import WEIGHT\n        return WEIGHT\n"
+    first, then = (code_digests([imported(source, f"WEIGHT = {weight}\n").Net]) for weight in (1, 2))
+    assert {name for name in first if first[name] != then[name]} == {"other_place.WEIGHT"}
+
+
+def test_of_an_installed_package_the_classes_of_the_roots_count() -> None:
+    found = code_digests([LogisticRegression()])
+    assert "sklearn.linear_model._logistic.LogisticRegression" in found
+    assert "sklearn.base.BaseEstimator" in found
+    assert not [name for name in found if name.rpartition(".")[2].islower()], "no function that they call"
+
+
+def test_a_file_that_was_edited_after_its_import_is_left_out(imported: Imported, tmp_path: Path) -> None:
+    module = imported(SOURCE)
+    assert "place.Net" in digests(module)
+    (tmp_path / "place.py").write_text(SOURCE.replace("F.relu(x)", "F.gelu(x)"))
+    assert "place.Net" not in digests(module), "other code runs than stands there"
 
 
 def test_much_data_does_not_hide_the_code(imported: Imported) -> None:
