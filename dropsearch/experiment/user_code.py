@@ -49,10 +49,10 @@ def code_digests(roots: Iterable[Any]) -> dict[str, str]:
     while pending and len(seen) < MOST_PARTS:
         with suppress(Exception):  # objects of users may raise anything; what does is left out
             value = pending.popleft()
-            if callable(value):
-                pending.append(inspect.unwrap(value))
             if id(value) not in seen and not isinstance(value, (*_SETTINGS, Tensor, ModuleType)):
                 seen[id(value)] = value
+                if callable(value):
+                    pending.append(inspect.unwrap(value))
                 is_definition = isinstance(value, type | FunctionType)
                 pending += _noted(texts, value) if is_definition else _held(value)
     return {name: sha256("\n".join(sorted(found)).encode()).hexdigest()[:8] for name, found in texts.items()}
@@ -98,8 +98,9 @@ def _noted(texts: defaultdict[str, set[str]], definition: type | FunctionType) -
     parts = [*definition.__mro__[1:]] if isinstance(definition, type) else []
     own = vars(definition).items() if isinstance(definition, type) else ()
     settings = [f"{key} = {each!r}" for key, each in own if isinstance(each, _SETTINGS) and key[:2] != "__"]
-    if written := [*filter(None, map(_text, functions)), *settings]:
-        texts[name].add("\n".join(written))
+    written = [*map(_text, functions), *settings]
+    if any(written) and None not in written:
+        texts[name].add("\n".join(filter(None, written)))
     for key, value in (each for function in functions for each in _read(function, name)):
         parts.append(value)
         counted = _as_written(key.rpartition(".")[2], value) if isinstance(value, _CONTAINERS) else value
@@ -142,10 +143,10 @@ def _functions(definition: type | FunctionType) -> Iterator[FunctionType]:
     yield from {id(f): f for f in held if isinstance(f, FunctionType) and _is_users(f.__globals__["__name__"])}.values()
 
 
-def _text(function: FunctionType) -> str:
-    """Return the source of a function without comments, docstring and type hints.
+def _text(function: FunctionType) -> str | None:
+    """Return the source of a function without comments, docstring and type hints; empty if there is none.
 
-    It is empty if there is none, or if other code runs than stands there, for the file was edited after its import.
+    It is None if other code runs than stands there, for the file was edited after its import.
     """
     code = function.__code__
     try:
@@ -155,7 +156,7 @@ def _text(function: FunctionType) -> str:
     text = "".join(linecache.getlines(code.co_filename))
     # A notebook keeps this flag for its later cells.
     if code not in _compiled(code.co_filename, text, code.co_flags & annotations.compiler_flag):
-        return ""
+        return None
     try:
         tree = ast.parse(source)
     except SyntaxError:  # a lambda among the arguments of a call
