@@ -96,15 +96,15 @@ def _noted(texts: defaultdict[str, set[str]], definition: type | FunctionType) -
         return []
     name, functions = f"{definition.__module__}.{definition.__qualname__}", list(_functions(definition))
     parts = [*definition.__mro__[1:]] if isinstance(definition, type) else []
-    own = vars(definition).items() if isinstance(definition, type) else ()
-    settings = [f"{key} = {each!r}" for key, each in own if isinstance(each, _SETTINGS) and key[:2] != "__"]
-    written = [*map(_text, functions), *settings]
+    written = [_text(each) for each in functions]
+    for key, value in vars(definition).items() if isinstance(definition, type) else ():
+        if isinstance(value, (*_SETTINGS, *_CONTAINERS)) and key[:2] != "__":
+            written.append(f"{key} = {_shown(key, _as_written(key, value, [definition]))}")
     if any(written) and None not in written:
         texts[name].add("\n".join(filter(None, written)))
     for key, value in (each for function in functions for each in _read(function, name)):
         parts.append(value)
-        counted = _as_written(key.rpartition(".")[2], value) if isinstance(value, _CONTAINERS) else value
-        if shown := _shown(key, counted):
+        if shown := _shown(key, _as_written(key.rpartition(".")[2], value, sys.modules.values())):
             texts[key].add(shown)
     return parts
 
@@ -122,17 +122,22 @@ def _shown(name: str, value: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _as_written(name: str, container: Any) -> Any:
-    """Return a container as a file of the user's states it, for a run may fill it; its class if it is not stated."""
-    for module in [*sys.modules.values()]:
-        if vars(module).get(name) is container and _is_users(module.__name__):
-            for node in ast.parse(inspect.getsource(module)).body:
+def _as_written(name: str, value: Any, owners: Iterable[Any]) -> Any:
+    """Return a value, but a container as its module or class states it, for a run may fill it; else its class."""
+    if not isinstance(value, _CONTAINERS):
+        return value
+    for owner in [
+        each
+        for each in list(owners)
+        if vars(each).get(name) is value and _is_users(getattr(each, "__module__", each.__name__))
+    ]:
+        with suppress(OSError, TypeError, SyntaxError, ValueError):  # it has no source, or the container is computed
+            tree: Any = ast.parse(textwrap.dedent(inspect.getsource(owner)))
+            for node in tree.body[0].body if isinstance(owner, type) else tree.body:
                 targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-                value = getattr(node, "value", None)
-                if value is not None and name in [target.id for target in targets if isinstance(target, ast.Name)]:
-                    with suppress(ValueError):  # it is computed
-                        return ast.literal_eval(value)
-    return type(container)
+                if name in [target.id for target in targets if isinstance(target, ast.Name)]:
+                    return ast.literal_eval(node.value)
+    return type(value)
 
 
 def _functions(definition: type | FunctionType) -> Iterator[FunctionType]:

@@ -72,6 +72,8 @@ class Net(Base):
 
 
 class Rows(Dataset):
+    lengths = [32, 16]
+
     def __len__(self):
         return 32
 
@@ -131,6 +133,7 @@ def digests(module: Any, make: Callable[[Any], Any] = lambda module: module.Net)
         ("GAMMA = 2.0", "GAMMA = 1.0", "place.GAMMA"),
         ('"classes": 2', '"classes": 3', "place.CHOSEN"),
         ("[1, 2]", "[1, 3]", "place.CHOSEN"),
+        ("[32, 16]", "[32, 8]", "place.Rows"),
         ("x / 32", "x / 16", "place.Rows"),
         ("default_collate(rows)", "default_collate(rows[:1])", "place.collate"),
         ("lambda rows: collate(rows)", "lambda rows: collate(rows[:2])", "place.Data"),
