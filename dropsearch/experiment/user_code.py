@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.core.attributes import attributes
-from dropsearch.core.printable import is_secret_key
+from dropsearch.core.printable import comparable_values, is_secret_key
 from dropsearch.core.user_errors import LIBRARIES
 from dropsearch.datasets.batch_digest import PLACES
 
@@ -117,7 +117,11 @@ def _shown(name: str, value: Any) -> str:
         shown = [_shown(name, each) for each in value]
         return str(sorted(shown) if isinstance(value, set) else shown)
     if isinstance(value, _SETTINGS):
-        return "" if _is_place(name, value) else repr(value)
+        word = name.rpartition(".")[2].lower()
+        is_path = isinstance(value, str) and os.sep in value and (os.path.isabs(value) or value[:1] in ".~")
+        if word.split("_")[-1] in PLACES or is_path:
+            return ""
+        return repr(comparable_values(value, word) if is_secret_key(word) else value)
     kind = value if isinstance(value, type | FunctionType) else type(value)
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -212,10 +216,3 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
     for each in code.co_consts:
         if isinstance(each, CodeType):
             yield from _codes(each)
-
-
-def _is_place(name: str, value: Any) -> bool:
-    """Return whether a setting is the place of something, or a secret."""
-    words = name.rpartition(".")[2].lower().split("_")
-    is_path = isinstance(value, str) and os.sep in value and (os.path.isabs(value) or value[:1] in ".~")
-    return words[-1] in PLACES or is_path or is_secret_key("_".join(words))
