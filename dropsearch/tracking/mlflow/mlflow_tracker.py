@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -249,8 +248,10 @@ class MlflowTracker(Tracker):
 
 
 def _pickled(module: Any) -> bytes | None:
-    """Return a pickled torch module, or None if something in it cannot be pickled by name."""
+    """Return a pickled torch module, or None if it contains something that belongs to this process, such as a lock."""
+    from cloudpickle import dumps  # supports functions inside functions and classes of notebooks
+
     try:
-        return pickle.dumps(module)
+        return dumps(module)
     except Exception:  # objects raise various errors
         return None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -118,11 +119,20 @@ def test_a_dropout_that_was_inserted_is_off_in_the_logged_model(begin: Begin, lo
     np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
 
 
-def test_a_module_that_cannot_be_pickled_is_logged_all_the_same(begin: Begin, load: Any, perceptron: nn.Module):
-    perceptron.activation = lambda x: x  # type: ignore[assignment]
+@pytest.mark.parametrize(("kept", "elsewhere"), [(lambda x: x, True), (Lock(), False)], ids=["function", "lock"])
+def test_a_module_is_exported_in_the_process_of_mlflow_if_it_can_be_pickled(
+    begin: Begin, load: Any, perceptron: nn.Module, monkeypatch: pytest.MonkeyPatch, kept: Any, elsewhere: bool
+):
+    from dropsearch.tracking.mlflow.worker import MlflowWorker
+
+    sent: list[str] = []
+    perceptron.kept = kept
     tracker = begin()
+    call = MlflowWorker.call
+    monkeypatch.setattr(MlflowWorker, "call", lambda self, name, *given: sent.append(name) or call(self, name, *given))
     log(tracker, perceptron)
     check_predictions(load(tracker), perceptron)
+    assert ("log_model" in sent) is elsewhere
 
 
 def test_the_winner_takes_batches_of_any_size_after_an_example_of_one(begin: Begin, load: Any, perceptron: nn.Module):
