@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dropsearch.core.batches import combined, replaced
 from dropsearch.dropout.places import read_names
-from dropsearch.training.vectorized.reads import RowsDifferError
+from dropsearch.training.vectorized.by_row import RowsDifferError
 from dropsearch.training.vectorized.step_traits import Attribute
 
 _ABSENT = object()

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import logging_to
+from dropsearch._compat.row_values import is_of_row
 from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.batches import replaced, tensors
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.user_errors import place_of_attribute
-from dropsearch.training.vectorized.reads import OPERATORS, RowArray, by_row, is_of_row
+from dropsearch.training.vectorized.by_row import OPERATORS, RowArray, by_row
 from dropsearch.training.vectorized.step_logs import numbers, reduction_of
 from dropsearch.training.vectorized.step_traits import AttributeWatch, Replaced, StepTraits
 

@@ -19,9 +19,10 @@ from dropsearch.core.global_state import changed
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, mask_shapes
 from dropsearch.training.logged_steps import Modes, call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import Convolutions
+from dropsearch.training.vectorized.by_row import RowsDifferError, by_row
 from dropsearch.training.vectorized.carried import CarriedAttributes
 from dropsearch.training.vectorized.effects import Effect, EffectRecorder, Log, apply, tensors_by_row, value_of
-from dropsearch.training.vectorized.reads import RowReads, RowsDifferError, by_row
+from dropsearch.training.vectorized.reads import RowReads
 from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.step_traits import StepTraits

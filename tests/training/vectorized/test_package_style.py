@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from dropsearch._compat.torchmetrics import value_of_batch
-from dropsearch.training.vectorized.reads import RowReads, RowsDifferError, by_row
+from dropsearch.training.vectorized.by_row import RowsDifferError, by_row
+from dropsearch.training.vectorized.reads import RowReads
 from tests.training.vectorized.laws import Case, assert_law_2
 from tests.user_modules import metrics, package_style
 from tests.user_modules.data import Digits

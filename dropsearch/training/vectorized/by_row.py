@@ -1,0 +1,96 @@
+"""Functions that are called for each row, and values that differ between rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dropsearch._compat.row_values import in_rows, level_of, of_rows, outside
+from dropsearch.core.batches import combined, mapped, tensors
+
+OPERATORS = (
+    "add radd sub rsub mul rmul truediv rtruediv floordiv mod neg abs pow rpow matmul getitem iter len contains bool "
+    "float int index lt le gt ge eq ne"
+)
+"""Names of the operators of a placeholder for a value."""
+
+
+def each_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any] | None:
+    """Return the result of a function for each row; None if its arguments are equal for all rows."""
+    rows = next((len(values) for values in map(of_rows, tensors([args, kwargs])) if values is not None), None)
+    if rows is None:
+        return None
+    found = []
+    for row in range(rows):
+        own_args, own_kwargs = mapped((args, dict(kwargs)), lambda tensor, row=row: _of_row(tensor, row))
+        with outside():
+            found.append(function(*own_args, **own_kwargs))
+    return found
+
+
+def by_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Call a function separately for each row; return the results as batched tensors, through which gradients flow."""
+    found = each_row(function, args, kwargs)
+    if found is not None:
+        return together(found, (args, kwargs))
+    with outside():
+        return function(*args, **kwargs)
+
+
+def together(values: list[Any], given: Any) -> Any:
+    """Return the values of all rows as batched tensors at the `vmap` level of `given`."""
+    level = level_of(tensors(given))
+    return combined(values, lambda leaf: in_rows(torch.stack(leaf), level) if isinstance(leaf[0], Tensor) else leaf[0])
+
+
+def _of_row(tensor: Tensor, row: int) -> Tensor:
+    values = of_rows(tensor)
+    return tensor if values is None else values[row]
+
+
+class RowsDifferError(Exception):
+    """A step branches on a value that differs between its rows; `values` are those of each row."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        super().__init__("a step branches on a value that differs between trials")
+        self.values = list(values)
+
+    def groups(self) -> Iterator[list[int]]:
+        """Yield the rows of each value."""
+        for value in dict.fromkeys(map(repr, self.values)):
+            yield [row for row, other in enumerate(self.values) if repr(other) == value]
+
+
+class RowArray:
+    """Placeholder for the NumPy array of a tensor that differs between rows.
+
+    It can be stored. Code that uses it gets arrays instead: each row takes the step by itself.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name not in _ARRAY_PROTOCOLS:
+            raise AttributeError(name)
+        raise self._apart()
+
+    def _apart(self) -> RowsDifferError:
+        values = of_rows(self.tensor)
+        assert values is not None
+        return RowsDifferError(range(len(values)))
+
+
+_ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__", "__array_function__", "__array_ufunc__")
+
+
+def _used_array(self: RowArray, *_: Any) -> Any:
+    raise self._apart()
+
+
+for _name in OPERATORS.split():
+    setattr(RowArray, f"__{_name}__", _used_array)
+RowArray.__hash__ = object.__hash__  # type: ignore[method-assign]
