@@ -55,7 +55,7 @@ def written(value: Any) -> str:
         return value
     # In Hydra's quoted strings only backslashes in front of a quote need escaping.
     escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", value)
-    escaped = re.sub(r"\\+$", lambda match: match[0] * 2, escaped)
+    escaped = re.sub(r"\\+\Z", lambda match: match[0] * 2, escaped)
     return f"'{escaped}'"
 
 

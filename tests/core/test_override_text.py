@@ -52,6 +52,7 @@ def read(word: str) -> Any:
 @example("\\\\${a}\\'")
 @example("größe")
 @example("line\n")
+@example("line\\\n")
 @example({"a b": [1.0, "x:y"], "c=d": {}})
 @example([math.inf, -math.inf, 1e22])
 def test_a_value_is_read_back_equal(value: Any) -> None:
