@@ -170,7 +170,7 @@ def test_a_module_in_eval_mode_is_searched_in_training_mode_and_that_is_said(cli
 def test_the_plan_says_what_is_wrong_too(cli: Cli, net: str, note: str):
     ended = cli(*own(net, "task=plan", "arms=[typical]"))
     assert ended.status == 0, ended.err
-    assert f"\nnote        {note}" in ended.out
+    assert f"note {note}" in words(ended.out)
 
 
 @pytest.mark.parametrize("task", ["search", "plan"])
