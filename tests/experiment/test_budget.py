@@ -249,7 +249,7 @@ def test_the_first_estimate_of_a_run_is_that_of_its_budget(monkeypatch: pytest.M
     context: Any = SimpleNamespace(config=config, source=SimpleNamespace(has_test=True))
     paces: Any = {"search": Pace(0.5, 1.0, 1, 1.0), "confirm": Pace(0.7, 1.0, 1, 1.0)}
     costs = run_budget.measured_costs(context, paces, 3.0)
-    stages = run_stages(context, {"search": 120, "confirm": 72}, 99.0, 1.0, 2.0, paces, 3.0)
+    stages = run_stages(context, {"search": 120, "confirm": 72}, 99.0, 2.0, paces, 3.0)
     left = Forecast(stages).by_stage()
     assert left["search"] == pytest.approx(120 * costs.search_trial)
     assert left["confirm"] == pytest.approx(72 * costs.confirm_trial)

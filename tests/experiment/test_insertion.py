@@ -133,7 +133,7 @@ def test_the_winner_reloads_into_the_user_s_class_and_is_retrained_with_its_site
     assert ended.status == 0, ended.err
     loaded = Plain.load_from_checkpoint(tmp_path / "out" / "best" / "dropout.ckpt")
     assert list(loaded.state_dict()) == list(Plain().state_dict())
-    (command,) = [line for line in shell_lines(ended.out) if "load_from_checkpoint" in line]
+    (command,) = [line for line in shell_lines(ended.out) if "load_best" in line]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(shlex.split(command)[2], scope := {})
     assert printed.getvalue().startswith("Plain(")
