@@ -119,8 +119,9 @@ def _stacked(tensor: Tensor) -> Tensor:
 
 
 def version_of(tensor: Tensor) -> int:
-    """Return the number of times that a tensor was changed in place."""
-    return tensor._version
+    """Return the number of times that a tensor was changed in place; 0 if that is not counted, as in inference mode."""
+    base = base_of(tensor)
+    return 0 if base.is_inference() else base._version
 
 
 def level_of(given: Iterable[Tensor]) -> int:

@@ -48,10 +48,15 @@ def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def combined(values: Sequence[Any], combine: Callable[[list[Any]], Any]) -> Any:
-    """Return a value of the structure that all values have, with leaves combined from theirs."""
+    """Return a value of the structure that all values have, with leaves combined from theirs.
+
+    Raises `ValueError` if values have other numbers of parts, or mappings other keys.
+    """
     found = None if isinstance(values[0], Tensor) else parts_of(values[0])
     if found is None:
         return combine(list(values))
+    if isinstance(values[0], Mapping) and any(list(value) != list(values[0]) for value in values):
+        raise ValueError("mappings with different keys have no common structure")
     columns = zip(*(parts_of(value)[0] for value in values), strict=True)  # type: ignore[index]
     return found[1]([combined(column, combine) for column in columns])
 

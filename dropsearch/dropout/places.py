@@ -119,13 +119,16 @@ def names_in(kind: type) -> frozenset[str]:
 
 @cache
 def read_names(kinds: frozenset[type]) -> frozenset[str]:
-    """Return the names of all attributes that the code of classes reads outside of hooks, which begin with ``on_``."""
+    """Return the names of all attributes that the code of classes reads outside of hooks, which begin with ``on_``.
+
+    Strings in the code count, as names for `getattr`.
+    """
     found: set[str] = set()
     for kind in kinds:
         functions = {each for each in _class_functions(kind) if not each.__name__.startswith("on_")}
         plain = {each for each in reached_functions(kind) if isinstance(each, FunctionType) and _is_users(each)}
         found |= {name for function in functions | plain for name in _loaded(as_written(function).__code__)}
-    return frozenset(found)
+    return frozenset(found | {"_hparams"} if "hparams" in found else found)
 
 
 def _loaded(code: CodeType) -> Iterator[str]:
@@ -133,6 +136,7 @@ def _loaded(code: CodeType) -> Iterator[str]:
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             yield from _loaded(inner)
+        yield from (each for each in (inner if isinstance(inner, tuple) else [inner]) if isinstance(each, str))
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -164,7 +168,8 @@ def _class_functions(kind: type) -> Iterator[FunctionType]:
 
 
 def _functions(owner: type) -> list[FunctionType]:
-    values = (getattr(value, "__func__", value) for value in vars(owner).values())
+    own = (getattr(value, "fget", getattr(value, "func", value)) for value in vars(owner).values())  # of properties
+    values = (getattr(value, "__func__", value) for value in own)
     unwrapped = (getattr(value, "__wrapped__", value) for value in values)
     functions = [value for value in unwrapped if isinstance(value, FunctionType)]
     return sorted(functions, key=lambda function: as_written(function).__code__.co_firstlineno)

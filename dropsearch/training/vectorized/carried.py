@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dropsearch.core.batches import combined, replaced
+from dropsearch.core.batches import combined, replaced, same
 from dropsearch.dropout.places import read_names
 from dropsearch.training.vectorized.by_row import RowsDifferError
 from dropsearch.training.vectorized.step_traits import Attribute
@@ -89,7 +91,7 @@ def _combined(values: Sequence[Any]) -> Any:
     _require_equal([type(value).__name__ for value in values])
     try:
         return combined(values, _of_rows)
-    except ValueError as error:  # containers of different lengths
+    except ValueError as error:  # containers of different lengths or keys
         raise RowsDifferError([repr(value) for value in values]) from error
 
 
@@ -97,11 +99,18 @@ def _of_rows(leaf: list[Any]) -> Any:
     _require_equal([(type(each).__name__, tuple(each.shape) if isinstance(each, Tensor) else ()) for each in leaf])
     if isinstance(leaf[0], Tensor):
         return _Differing(leaf)
-    if isinstance(leaf[0], bool | int | str):
-        _require_equal(leaf)
-    if isinstance(leaf[0], float) and any(each != leaf[0] for each in leaf):
+    alike = [next(row for row, other in enumerate(leaf) if _is_alike(each, other)) for each in leaf]
+    if isinstance(leaf[0], float) and any(alike):
         return _Differing(leaf)
+    _require_equal(alike)
     return leaf[0]
+
+
+def _is_alike(one: Any, other: Any) -> bool:
+    """Return whether two leaves of the same type are the same object, or equal numbers, arrays or strings."""
+    if isinstance(one, np.ndarray | np.generic):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return same(one, other) or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
 
 
 def _require_equal(values: list[Any]) -> None:

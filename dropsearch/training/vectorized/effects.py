@@ -17,9 +17,10 @@ from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.batches import replaced, tensors
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.user_errors import place_of_attribute
+from dropsearch.training.vectorized.attribute_watch import AttributeWatch, Replaced, watched_parts
 from dropsearch.training.vectorized.by_row import OPERATORS, RowArray, by_row
 from dropsearch.training.vectorized.step_logs import numbers, reduction_of
-from dropsearch.training.vectorized.step_traits import AttributeWatch, Replaced, StepTraits
+from dropsearch.training.vectorized.step_traits import StepTraits
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class EffectRecorder:
     """Records the effects of a module's steps under `vmap`."""
 
     def __init__(self, module: nn.Module, traits: StepTraits) -> None:
-        self._module, self._traits = module, traits
+        self._module, self._traits, self._parts = module, traits, watched_parts(module)
         self.effects: list[Effect] = []
         """The effects of the last step, in order."""
         self._tensors: list[Tensor] = []
@@ -136,7 +137,7 @@ class EffectRecorder:
         metrics = {path: self._module.get_submodule(path) for path in self._traits.metrics}
         self._paths = {id(metric): path for path, metric in metrics.items()}
         before = {path: {name: vars(metric).get(name) for name in _METHODS} for path, metric in metrics.items()}
-        watch = AttributeWatch(self._module) if keeps_attributes and self._traits.attributes else None
+        watch = AttributeWatch(self._module, self._parts) if keeps_attributes else None
         try:
             for path, metric in metrics.items():
                 vars(metric).update({name: self._recorder(path, name) for name in _METHODS})

@@ -18,11 +18,12 @@ from dropsearch.core.global_state import python_states, seeded
 from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import DataSource
+from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 from dropsearch.training.vectorized.effects import EffectRecorder, value_of
 from dropsearch.training.vectorized.reads import NotedReads, RowReads, metric_functions
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
 from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
-from dropsearch.training.vectorized.step_traits import AttributeWatch, StepTraits, static_traits
+from dropsearch.training.vectorized.step_traits import StepTraits, static_traits
 from dropsearch.training.vectorized.vmap_modes import VmapRNN
 from dropsearch.training.vectorized.vmap_runner import StepCall, report_compiling
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from dropsearch._compat.lightning import logging_to
+from dropsearch._compat.lightning import is_lightning_class, logging_to
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import generator_states, reseed, reseeding_follows, reseeding_ignored, torch_states
 from dropsearch.core.records import TrialSpec
@@ -19,9 +19,10 @@ from dropsearch.core.seeds import derived_seed
 from dropsearch.core.user_errors import place_of_method
 from dropsearch.dropout.ops import op_of
 from dropsearch.training.logged_steps import EPOCH_HOOKS
+from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_logs import RowLog
-from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, AttributeWatch, StepTraits
+from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, StepTraits
 from dropsearch.training.vectorized.trial_row import TrialRow
 
 
@@ -46,9 +47,13 @@ class RowHooks:
     @torch.no_grad()
     def run_callbacks(self, trial_row: TrialRow, hook: str, *args: Any) -> None:
         """Run a hook of a row's callbacks."""
+        own = any(not is_lightning_class(type(callback)) for callback in trial_row.callbacks)
+        watch = AttributeWatch(trial_row.module, trial_row.parts) if own else None
         with trial_row.raising_alone():
             for callback in trial_row.callbacks:
                 getattr(callback, hook)(trial_row.view, trial_row.module, *args)
+        if watch is not None:
+            self._carried |= set(watch.changed())
 
     def run_own(self, trial_row: TrialRow, hook: str, *args: Any, log: RowLog | None = None) -> Any:
         """Run a hook of a row's module if it overrides it and raised no error; return the hook's result."""
@@ -65,7 +70,7 @@ class RowHooks:
         trained = [p.requires_grad for p in module.parameters()]
         modes = [part.training for part in module.modules()]
         grad = torch.enable_grad() if log is trial_row.log else torch.no_grad()
-        returned, watch = None, AttributeWatch(module)
+        returned, watch = None, AttributeWatch(module, trial_row.parts)
         # The numbers of steps and loaders do not come from the generators that a hook may seed.
         seeding, drops = reseeding_ignored(), nullcontext()
         if draws:

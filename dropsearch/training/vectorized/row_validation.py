@@ -12,6 +12,7 @@ import torch
 from dropsearch._compat.torchmetrics import is_metric
 from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
 from dropsearch.training.logged_steps import Modes
+from dropsearch.training.vectorized.attribute_watch import watched_parts
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import EvaluationSet
 from dropsearch.training.vectorized.row_hooks import RowHooks, view_of
@@ -154,6 +155,7 @@ class RowValidation:
                 part.reset()  # type: ignore[operator]
         twin = copy.copy(trial_row)
         twin.module, twin.view, twin.callbacks = twin_module, self._make_trainer(twin_module), ()
+        twin.parts = watched_parts(twin_module)
         twin.view.now(current_epoch=trial_row.epoch, global_step=0)
         twin_module.trainer = twin.view  # type: ignore[assignment]
         return twin

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import collections
-import copy
 import dis
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from operator import is_
 from types import FunctionType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from dropsearch._compat.lightning import is_lightning_class
 from dropsearch._compat.torchmetrics import is_metric_or_collection
@@ -23,15 +20,6 @@ BATCH_HOOKS = (
     "on_before_optimizer_step", "on_train_batch_end", "on_validation_batch_start", "on_validation_batch_end",
 )  # fmt: skip
 """Hooks of a step, which also run once per row, on the row's module."""
-
-CONTAINERS = (list, dict, set, collections.deque)
-MOST_ITEMS = 1000
-"""Number of items up to which a container is searched for others."""
-
-_LIGHTNING_OWN = (
-    "_trainer", "_fabric", "_current_fx_name", "_metric_attributes", "_fabric_optimizers", "_jit_is_scripting",
-)  # fmt: skip
-_OF_RECURRENT_LAYERS = ("_flat_weights", "_flat_weight_refs")
 
 Attribute = tuple[str, str]
 """Path of a submodule, and name of its attribute."""
@@ -149,112 +137,3 @@ def does_nothing(function: Any) -> bool:
         each.opname in ("RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST") for each in instructions
     )
     return is_idle and all(each.argval is None for each in instructions if "CONST" in each.opname)
-
-
-class Replaced(dict[int, Any]):
-    """Replaced items of a list by index."""
-
-
-class AttributeWatch:
-    """A snapshot of a module's attributes, to find and undo the changes of a step; metric objects are left out."""
-
-    def __init__(self, module: nn.Module) -> None:
-        hidden = tuple(metric_paths(module))
-        self._parts = {
-            path: part
-            for path, part in module.named_modules()
-            if not any(path == metric or path.startswith(f"{metric}.") for metric in hidden)
-        }
-        self._values = {path: dict(vars(part)) for path, part in self._parts.items()}
-        self._contents: dict[Attribute, Any] = {
-            (path, name): copy.copy(value)
-            for path, values in self._values.items()
-            for name, value in values.items()
-            if _is_own(name) and isinstance(value, CONTAINERS)
-        }
-        self._inner = {attribute: list(_inside(value)) for attribute, value in self._contents.items()}
-
-    def changed(self) -> dict[Attribute, Any]:
-        """Return overwritten attributes with their current values, and containers that grew."""
-        found: dict[Attribute, Any] = {}
-        for path, part in self._parts.items():
-            for name, value in vars(part).items():
-                if _is_own(name) and (
-                    value is not self._values[path].get(name, self) or self._has_other_contents((path, name), value)
-                ):
-                    found[path, name] = value
-        return found
-
-    def _has_other_contents(self, attribute: Attribute, value: Any) -> bool:
-        before = self._contents.get(attribute)
-        if before is None or value is not self._values[attribute[0]].get(attribute[1]):
-            return before is not None
-        return not _is_same(before, value) or self._has_inner_changes(attribute)
-
-    def _has_inner_changes(self, attribute: Attribute) -> bool:
-        return not all(_is_same(before, inner) for inner, before in self._inner[attribute])
-
-    def grown(self, attribute: Attribute, value: Any) -> Any:
-        """Return new items of a container, or `Replaced`; None for other values, a string for unsupported changes."""
-        before = self._contents.get(attribute)
-        if before is None or value is not self._values[attribute[0]].get(attribute[1]):
-            return None
-        if self._has_inner_changes(attribute):
-            return "by changing a container that it holds"
-        if isinstance(value, dict):
-            return {key: item for key, item in value.items() if key not in before or before[key] is not item}
-        if isinstance(value, set):
-            return value - before
-        items = list(value)
-        if len(items) >= len(before) and all(map(is_, before, items)):
-            return items[len(before) :]
-        refused = "otherwise than by appending to it or replacing items"
-        if len(items) != len(before):
-            return refused
-        replaced = Replaced(
-            {at: item for at, (old, item) in enumerate(zip(before, items, strict=True)) if old is not item}
-        )
-        is_moved = any(item is old for item in replaced.values() for old in before if isinstance(old, Tensor))
-        return refused if is_moved else replaced
-
-    def put_back(self) -> None:
-        """Undo all changes."""
-        for attribute in self.changed():
-            path, name = attribute
-            if name not in self._values[path]:
-                del vars(self._parts[path])[name]
-                continue
-            vars(self._parts[path])[name] = value = self._values[path][name]
-            if attribute in self._contents:
-                fill(value, self._contents[attribute])
-                for inner, before in self._inner[attribute]:
-                    fill(inner, before)
-
-
-def _inside(container: Any, depth: int = 3) -> Iterator[tuple[Any, Any]]:
-    """Yield the containers in a container that is not large, each with a copy of it."""
-    if depth and len(container) <= MOST_ITEMS:
-        for each in container.values() if isinstance(container, dict) else container:
-            if isinstance(each, CONTAINERS):
-                yield each, copy.copy(each)
-                yield from _inside(each, depth - 1)
-
-
-def _is_same(before: Any, now: Any) -> bool:
-    if isinstance(now, set):
-        return before == now  # a copy may have another order
-    same = len(before) == len(now) and all(map(is_, before, now))
-    return same and not (isinstance(now, dict) and any(before[key] is not now[key] for key in before))
-
-
-def fill(container: Any, contents: Any) -> None:
-    """Replace the contents of a list, dict, set or deque."""
-    container.clear()
-    container.extend(contents) if hasattr(container, "extend") else container.update(contents)
-
-
-def _is_own(name: str) -> bool:
-    return name not in _BOOKKEEPING
-
-
-_BOOKKEEPING = frozenset({"training", "log", "log_dict", *vars(nn.Module()), *_LIGHTNING_OWN, *_OF_RECURRENT_LAYERS})

@@ -8,16 +8,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.protocols import TrialData
+from dropsearch.training.vectorized.attribute_watch import watched_parts
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer, Schedule
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_logs import RowLog
@@ -77,6 +79,11 @@ class TrialRow:
     """Smallest and largest learning rate of the first group over all steps."""
     numbers: Mapping[str, float] = field(default_factory=dict)
     """Logged numbers of its training steps that differ from those of other rows, by name."""
+
+    @cached_property
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The parts of the module whose attributes hooks may change, by path."""
+        return watched_parts(self.module)
 
     @property
     def least_objective(self) -> float:

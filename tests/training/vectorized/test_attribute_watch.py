@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from dropsearch.training.vectorized.step_traits import AttributeWatch
+from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 
 WORDS = ["".join(letters) for letters in zip("abcdefghijklmnopqrst", "tsrqponmlkjihgfedcba", strict=True)]
 

@@ -1,0 +1,192 @@
+"""Modules whose loss has half the weight from the fourth epoch on, each with the weight in another place."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning import Callback
+from torch import Tensor
+
+from tests.user_modules.nets import LitNet
+
+
+class Weighted(LitNet):
+    """A number that a hook sets in each epoch, and that the step reads."""
+
+    def on_train_epoch_start(self) -> None:
+        self.is_late = self.current_epoch >= 3
+        self.set_weight(0.5 if self.is_late else 1.0)
+
+    def set_weight(self, value: float) -> None:
+        self.kept: Any = value
+
+    def weight(self) -> Any:
+        return self.kept
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        loss = F.cross_entropy(self(x), y) * self.weight()
+        self.log("train/loss", loss)
+        return loss
+
+
+class NumPyNumber(Weighted):
+    """A number of NumPy."""
+
+    def set_weight(self, value: float) -> None:
+        self.kept = np.float32(value)
+
+    def weight(self) -> Any:
+        return float(self.kept)
+
+
+class Array(NumPyNumber):
+    """An array."""
+
+    def set_weight(self, value: float) -> None:
+        self.kept = np.array(value)
+
+
+class Namespace(Weighted):
+    """An object."""
+
+    def set_weight(self, value: float) -> None:
+        self.kept = SimpleNamespace(value=value)
+
+    def weight(self) -> Any:
+        return self.kept.value
+
+
+class Function(Weighted):
+    """A function."""
+
+    def set_weight(self, value: float) -> None:
+        self.kept = lambda: value
+
+    def weight(self) -> Any:
+        return self.kept()
+
+
+class Keys(Weighted):
+    """The keys of a dictionary in a dictionary."""
+
+    def set_weight(self, value: float) -> None:
+        self.kept = {"in": {value: "weight"}}
+
+    def weight(self) -> Any:
+        return next(iter(self.kept["in"]))
+
+
+class OnceChanged(Weighted):
+    """A number that a hook changes late, read by a property."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._kept = 1.0
+
+    @property
+    def kept(self) -> float:  # type: ignore[override]
+        """The weight."""
+        return self._kept
+
+    def set_weight(self, value: float) -> None:
+        if self.is_late:
+            self._kept = value
+
+
+class ByName(OnceChanged):
+    """The same, read by its name."""
+
+    def weight(self) -> Any:
+        return getattr(self, "_kept")  # noqa: B009
+
+
+class Hyperparameter(OnceChanged):
+    """A hyperparameter."""
+
+    def __init__(self, first: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.save_hyperparameters()
+
+    def set_weight(self, value: float) -> None:
+        if self.is_late:
+            self.hparams.first = value
+
+    def weight(self) -> Any:
+        return self.hparams.first
+
+
+class FilledByHook(OnceChanged):
+    """A tensor in a dictionary, which a hook changes in place."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.held = {"weight": torch.ones(())}
+
+    def set_weight(self, value: float) -> None:
+        if self.is_late:
+            self.held["weight"].fill_(value)
+
+    def weight(self) -> Any:
+        return self.held["weight"]
+
+
+class FilledByStep(FilledByHook):
+    """A tensor in a dictionary, which a step changes in place."""
+
+    def set_weight(self, value: float) -> None:
+        """Leave it to the step."""
+
+    def weight(self) -> Any:
+        if self.is_late:
+            self.held["weight"].fill_(0.5)
+        return self.held["weight"]
+
+
+class SetByStep(OnceChanged):
+    """A number that a step changes."""
+
+    def set_weight(self, value: float) -> None:
+        """Leave it to the step."""
+
+    def weight(self) -> Any:
+        if self.is_late:
+            self._kept = 0.5
+        return self._kept
+
+
+class SetByCallback(SetByStep):
+    """A number that `Halving` changes."""
+
+    def weight(self) -> Any:
+        return self._kept
+
+
+class Halving(Callback):
+    """Changes the module's weight."""
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Change it late."""
+        if trainer.current_epoch == 3:
+            pl_module._kept = 0.5
+
+
+class NotANumber(Weighted):
+    """A number that is NaN at first."""
+
+    def set_weight(self, value: float) -> None:
+        self.kept = value if self.is_late else math.nan
+
+    def weight(self) -> Any:
+        return 1.0 if math.isnan(self.kept) else self.kept
+
+
+EACH = (
+    NumPyNumber, Array, Namespace, Function, Keys, OnceChanged, ByName, Hyperparameter, FilledByHook, FilledByStep,
+    SetByStep, SetByCallback, NotANumber,
+)  # fmt: skip
