@@ -65,9 +65,9 @@ class SearchResult:
         """
         summary = load_summary(Path(output_dir))
         config = {**summary.config, "output_dir": os.fspath(output_dir)}
-        inserted = summary.config["sites"].get("insert")
+        inserted, stored = (summary.config.get(group, {}) for group in ("sites", "study"))
         loaded = dataclasses.replace(summary, config=config)
-        return cls(loaded, make_module, insert=inserted, storage=storage or summary.config["study"]["storage"])
+        return cls(loaded, make_module, insert=inserted.get("insert"), storage=storage or stored.get("storage"))
 
     @property
     def best_arm(self) -> str | None:
@@ -192,13 +192,13 @@ class SearchResult:
         from dropsearch.experiment.winning_module import load_winner  # imports torch
 
         chosen = arm or self.best_arm
-        spec = self.summary.arms[chosen].found if chosen and chosen in self.summary.arms else None
-        if chosen is None or spec is None:
+        winner = self.summary.arms[chosen].winner if chosen and chosen in self.summary.arms else None
+        if chosen is None or winner is None:
             raise InputError(
                 f'arm must be one with a winner, got "{chosen}": this run has {", ".join(self.summary.arms)}'
             )
         path, make = self.output_dir / "best" / f"{chosen}.ckpt", make_module or self._make_module
-        spec = dataclasses.replace(spec, arm=chosen, rates=self.rates(chosen))
+        spec = dataclasses.replace(winner.best.spec, arm=chosen, rates=self.rates(chosen))
         return load_winner(self.summary.config, spec, path, make, self._insert)
 
     def plot_rates(self) -> Any:

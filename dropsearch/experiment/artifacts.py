@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from dropsearch.config.plain import plain
 from dropsearch.config.schema import REFERENCE, Config, OptimizerConfig, arguments, takes_optimizer
 from dropsearch.core.atomic_io import atomic_write, atomic_write_text
+from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import process_state_kept
 from dropsearch.core.override_text import literal
 from dropsearch.core.printable import MASK
@@ -32,18 +33,13 @@ from dropsearch.report.markdown import write_markdown
 from dropsearch.report.results import save_summary, write_results
 
 
-def best_retraining(winner: Confirmed) -> TrialResult:
-    """Return the winner's retraining with the lowest validation loss, whose model is kept."""
-    return min(winner.results, key=lambda r: r.best.objective if r.best else math.inf)
-
-
 def winning_model(context: ExperimentContext, summary: Summary) -> tuple[Any, Any]:
     """Return a factory of the best arm's model and a batch for it; None if there is none."""
     name = best_arm(summary.arms)
     winner = summary.arms[name].winner if name else None
     if winner is None or not summary.complete or not context.config.tracking.log_model:
         return None, None
-    kept = best_retraining(winner)
+    kept = winner.best
     path = kept_checkpoint(context.checkpoints, kept)
     batch = next(iter(context.source.val_dataloader()))
     if not isinstance(batch, list | tuple) or not all(isinstance(part, torch.Tensor) for part in batch):
@@ -53,18 +49,24 @@ def winning_model(context: ExperimentContext, summary: Summary) -> tuple[Any, An
 
 
 def why_not_loaded(context: ExperimentContext, summary: Summary) -> str:
-    """Return why `load_best` cannot build the best arm's user module outside of the run, or an empty string."""
+    """Return why no command loads the best arm's model, or an empty string."""
     name, config = best_arm(summary.arms), context.config
     winner = summary.arms[name].winner if name else None
-    if winner is None or config.model.made_by is not None or takes_optimizer(config):
+    if winner is None:
         return ""
-    kept = best_retraining(winner)
+    if config.model.made_by is not None:
+        return (
+            "it was made from Python: use `load_best()` of the result, or `SearchResult.load(FOLDER, make_module=...)`"
+        )
+    kept = winner.best
     path = kept_checkpoint(context.checkpoints, kept)
     if not path.exists() or MASK in str(summary.config["model"]):
         return ""
     try:
         with process_state_kept():
             load_winner(summary.config, kept.spec, path, insert=config.sites.insert)
+    except InputError as error:
+        return str(error)
     except USER_ERRORS as error:  # user code
         return described(error)
     return ""
@@ -96,7 +98,7 @@ def write_files(context: ExperimentContext, summary: Summary, step: Callable[[],
 def _write_best(context: ExperimentContext, arm: str, winner: Confirmed) -> None:
     best = context.folder / "best"
     best.mkdir(exist_ok=True)
-    kept = best_retraining(winner)
+    kept = winner.best
     atomic_write_text(best / f"{arm}.yaml", best_yaml(arm, kept, context.config, best))
     source = kept_checkpoint(context.checkpoints, kept)
     if source.exists():

@@ -18,7 +18,7 @@ from typing import Any
 import dropsearch
 from dropsearch._compat.database_urls import sqlite_file, sqlite_url
 from dropsearch.config.plain import plain
-from dropsearch.config.schema import Config, takes_optimizer
+from dropsearch.config.schema import Config
 from dropsearch.core.printable import MASK, holds_secret, masked, masked_values
 from dropsearch.experiment.secret_values import secret_reference
 
@@ -138,8 +138,6 @@ def _database(uri: str) -> str:
 
 def reload_command(config: Config, arm: str) -> str:
     """Return a command that loads the winner of an arm and prints its network."""
-    if takes_optimizer(config):  # its checkpoint holds all that it was built with
-        return load_command(os.path.join(config.output_dir, "best", f"{arm}.ckpt"))
     # In double quotes where it can be, for the shell wants the single ones.
     folder = json.dumps(config.output_dir, ensure_ascii=False)
     load = f"net = SearchResult.load({folder}).load_best(arm={json.dumps(arm)})"

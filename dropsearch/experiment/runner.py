@@ -13,7 +13,7 @@ from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.arm_runner import ArmRunner
-from dropsearch.experiment.artifacts import best_retraining, why_not_loaded, winning_model, write_files
+from dropsearch.experiment.artifacts import why_not_loaded, winning_model, write_files
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.checkpoints import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext
@@ -179,7 +179,7 @@ class ExperimentRun:
         name = best_arm(outcomes)
         winner = outcomes[name].winner if name else None
         if winner is not None:
-            kept = best_retraining(winner)
+            kept = winner.best
             if note := reproduced(self.context, kept, kept_checkpoint(self.context.checkpoints, kept)):
                 self._remark(note)
 
@@ -191,11 +191,8 @@ class ExperimentRun:
         follow_up = commands(self.context.config, best_arm(summary.arms), self.tracker.info)
         if failure := why_not_loaded(self.context, summary):
             follow_up.pop("reload", None)
-            note = f"no printed command loads the winner, as its class cannot be built outside of the run: {failure}"
-            summary = dataclasses.replace(summary, notes=(*summary.notes, note))
-        summary = dataclasses.replace(
-            summary, tracking=dict(self.tracker.info), commands=follow_up, answer=answer(summary)
-        )
+        found = {"commands": follow_up, "not_loaded": failure, "answer": answer(summary)}
+        summary = dataclasses.replace(summary, tracking=dict(self.tracker.info), **found)
         list(drawings())  # imports matplotlib, which is no part of the time that a figure takes
         self.progress.skip_wait()
         artifacts = write_files(self.context, summary, self.progress.step)

@@ -155,14 +155,17 @@ def of_data(target: Any, given: Mapping[str, Any], source: Any) -> dict[str, Any
     For example, a class gets ``num_classes`` or ``input_shape`` from its data.
     """
     data = getattr(source, "module", source)
+    return {name: getattr(data, name) for name in required(target) if name not in given and hasattr(data, name)}
+
+
+def required(target: Any) -> list[str]:
+    """Return the names of the arguments of a class or function that have no default."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
-        return {}
-    needed = (
-        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    )
-    return {name: getattr(data, name) for name in needed if name not in given and hasattr(data, name)}
+        return []
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [each.name for each in parameters if each.default is each.empty and each.kind in named]
 
 
 def takes_rates(target: Any) -> str:

@@ -10,16 +10,17 @@ from typing import Any
 
 import torch
 
-from dropsearch.config.schema import SitesConfig
+from dropsearch.config.schema import REFERENCE, SitesConfig
 from dropsearch.core.errors import InputError
 from dropsearch.core.printable import MASK
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.core.user_errors import described
 from dropsearch.experiment.insertion import apply, where_of
 from dropsearch.experiment.secret_values import secret_variable
-from dropsearch.experiment.targets import imported, instantiated, made_arguments
+from dropsearch.experiment.targets import imported, instantiated, made_arguments, required, takes_rates
 from dropsearch.training.adapters.hyperparameters import accepted, arguments_of, routes
 from dropsearch.training.adapters.layers import builds_in_hooks
+from dropsearch.training.adapters.luck import SEED_ARGUMENTS
 
 
 def load_winner(
@@ -41,7 +42,7 @@ def load_winner(
     Raises:
         InputError: The module cannot be built, or the checkpoint is missing or has other weights.
     """
-    module = built_by(make_module, spec, config) if make_module else _built(spec, config)
+    module = built_by(make_module, spec, config, insert) if make_module else _built(spec, config, insert)
     weights = weights_of(path, type(module).__name__)
     module = with_layers(module, weights)
     apply_rates(module, config, spec.arm, spec.rates, insert)
@@ -53,36 +54,66 @@ def apply_rates(
     module: Any, config: Mapping[str, Any], arm: str | None, rates: Mapping[str, float], insert: Any
 ) -> None:
     """Change a module as the search did for an arm: without BatchNorm, with inserted dropout, at these rates."""
-    kept = arm is None or not config["batchnorm"]["replace"] or ARMS[arm].batchnorm
+    kept = arm is None or not config.get("batchnorm", {}).get("replace") or ARMS[arm].batchnorm
     apply(module, None if insert is None else where_of(SitesConfig(insert=insert)), rates, batchnorm=kept)
 
 
-def built_by(make_module: Callable[..., Any], spec: TrialSpec, config: Mapping[str, Any]) -> Any:
+def built_by(make_module: Callable[..., Any], spec: TrialSpec, config: Mapping[str, Any], insert: Any = None) -> Any:
     """Return a new module of a class or function, with those constructor arguments of a trial that it takes."""
     names, open_ended = accepted(make_module)
     if open_ended and not inspect.isclass(make_module):
         names |= {"lr", "weight_decay"}
-    known = made_arguments(config["model"])
+    known = made_arguments(_with_optimizer(config.get("model", {}), spec, config))
     configured = {name: value for name, value in known.items() if name in names and name != "name"}
-    return make_module(**{**configured, **_of_trial(spec, config, names)})
+    return make_module(**{**configured, **_of_trial(spec, config, names), **_rates(make_module, spec, insert)})
 
 
-def _built(spec: TrialSpec, config: Mapping[str, Any]) -> Any:
+def _built(spec: TrialSpec, config: Mapping[str, Any], insert: Any) -> Any:
     """Return a new module of the class or function that the configuration names, built as in its trial."""
-    given = {name: _revealed(value, f"model.{name}") for name, value in config["model"].items()}
-    target, name = given.pop("_target_"), given.pop("name")
+    known = _with_optimizer(config.get("model", {}), spec, config)
+    given = {name: _revealed(value, f"model.{name}") for name, value in known.items()}
+    target, name = given.pop("_target_", ""), given.pop("name", "")
     if "." not in target:
         raise InputError("load_best needs the class or function that the search was given: pass make_module=...")
-    names = accepted(imported(target, "model._target_"))[0]
-    if "name" in names and name != target.rpartition(".")[2]:
+    made = imported(target, "model._target_")
+    names = accepted(made)[0]
+    if name and "name" in names and name != target.rpartition(".")[2]:
         given["name"] = name
-    return instantiated(target, {**given, **_of_trial(spec, config, names)}, "model")
+    given, rates = {**given, **_of_trial(spec, config, names)}, _rates(made, spec, insert)
+    if "_args_" not in given:
+        for missing in required(made):
+            if missing not in {**given, **rates}:
+                raise _unknown(f"{missing} of {target}")
+    return instantiated(target, given, "model", rates)
+
+
+def _unknown(what: str) -> InputError:
+    return InputError(f"load_best needs {what}, which the results do not contain: pass make_module=...")
+
+
+def _with_optimizer(model: Mapping[str, Any], spec: TrialSpec, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a model with the group `optimizer` of a trial in place of references to it."""
+    if REFERENCE not in model.values():
+        return dict(model)
+    if "optimizer" not in config:
+        raise _unknown("the group optimizer")
+    searched = {k.removeprefix("optimizer."): v for k, v in spec.hyperparameters.items() if k.startswith("optimizer.")}
+    group = {**config["optimizer"], **searched}
+    return {name: group if value == REFERENCE else value for name, value in model.items()}
+
+
+def _rates(made: Any, spec: TrialSpec, insert: Any) -> dict[str, Any]:
+    """Return the argument that takes the rates of a trial, if there is one."""
+    name = "" if insert is not None else takes_rates(made)
+    return {name: dict(spec.rates)} if name else {}
 
 
 def _of_trial(spec: TrialSpec, config: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    """Return the arguments that the arm and the searched values of a trial set."""
+    """Return the arguments that the seed, the arm and the searched values of a trial set."""
+    seeds = {name: spec.seed for name in SEED_ARGUMENTS if name in names and name not in config.get("model", {})}
     searched = {k.removeprefix("model."): value for k, value in spec.hyperparameters.items() if k.startswith("model.")}
-    return {**config["arm_args"].get(spec.arm, {}), **searched, **arguments_of(spec, routes(names, []))}
+    of_arm = config.get("arm_args", {}).get(spec.arm, {})
+    return {**seeds, **of_arm, **searched, **arguments_of(spec, routes(names, []))}
 
 
 def _revealed(value: Any, key: str) -> Any:

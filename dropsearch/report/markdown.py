@@ -14,7 +14,7 @@ from dropsearch.report.figures.registry import Figure
 from dropsearch.report.tables.arms import tables
 from dropsearch.report.tables.evidence import claim_answer, contrasts_table, evidence_table
 from dropsearch.report.text.caveats import caveats
-from dropsearch.report.text.contents import facts, purposes, reading, settings, title
+from dropsearch.report.text.contents import facts, follow_ups, reading, settings, title
 from dropsearch.report.text.escaping import block, escaped, prose
 from dropsearch.report.text.verdict import answer, rates_by_site
 from dropsearch.report.text.warnings import warnings
@@ -81,11 +81,11 @@ def _figures(links: Mapping[str, str]) -> Iterator[str]:
 
 
 def _commands(summary: Summary) -> Iterator[str]:
-    if summary.commands:
+    commands = list(follow_ups(summary, in_report=True))
+    if commands:
         yield "## Commands"
-    known = purposes(summary, in_report=True)
-    for purpose, command in summary.commands.items():
-        yield f"{known.get(purpose, f'{purpose}:')}\n\n{block(command)}"
+    for purpose, command in commands:
+        yield f"{purpose}\n\n{block(command)}" if command is not None else prose(purpose)
 
 
 def _config(lines: Sequence[str]) -> Iterator[str]:

@@ -58,6 +58,7 @@ def results(summary: Summary) -> dict[str, Any]:
             "evidence": _evidence(summary.evidence),
             "tracking": summary.tracking,
             "commands": summary.commands,
+            "not_loaded": summary.not_loaded,
             "config": summary.config,
         }
     )

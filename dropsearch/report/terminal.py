@@ -9,12 +9,10 @@ from dropsearch.core.printable import printable
 from dropsearch.core.records import Summary
 from dropsearch.report.tables.arms import brief_tables
 from dropsearch.report.tables.table import WIDTH
-from dropsearch.report.text.contents import purposes
+from dropsearch.report.text.contents import follow_ups
 from dropsearch.report.text.shell import folded
 from dropsearch.report.text.verdict import answer, rates_by_site
 from dropsearch.report.text.warnings import warnings
-
-INTERRUPTED = "To continue where this stopped:"
 
 
 def opening(title: str, facts: Mapping[str, str]) -> str:
@@ -44,11 +42,9 @@ def closing(summary: Summary) -> str:
     if "output_dir" in summary.config:
         models = ", best/ with the models" if any(arm.winner for arm in summary.arms.values()) else ""
         blocks.append(wrapped(f"In {summary.config['output_dir']}: report.html, report.md, results.json{models}."))
-    last = {"continue": summary.commands["continue"]} if "continue" in summary.commands else {}
-    commands = {name: command for name, command in summary.commands.items() if name not in last} | last
-    known = purposes(summary, in_report=False) | ({} if summary.complete else {"continue": INTERRUPTED})
+    commands = follow_ups(summary, in_report=False)
     blocks.append(
-        "\n".join(f"{known.get(name, f'{name}:')}\n{folded(command, WIDTH)}" for name, command in commands.items())
+        "\n".join(wrapped(text) if each is None else f"{text}\n{folded(each, WIDTH)}" for text, each in commands)
     )
     return printable("\n" + "\n\n".join(block for block in blocks if block), keep="\n")
 

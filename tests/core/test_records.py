@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -19,6 +20,11 @@ def test_failed_retraining_has_infinite_loss() -> None:
     confirmed = Confirmed(0, (result(), result("FAIL", "diverged: val_loss=nan after epoch 2")))
     assert confirmed.val_loss == (0.25, math.inf)
     assert confirmed.mean_val_loss == math.inf
+
+
+def test_the_best_retraining_is_that_of_the_lowest_objective() -> None:
+    better = dataclasses.replace(result(), curve=(EpochMetrics(0, 1.0, 1.0, 0.1),))
+    assert Confirmed(0, (result(), better, result())).best is better
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from dropsearch import SearchResult
 from dropsearch.config.compose import compose_overrides
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.tasks import run
 from dropsearch.experiment.tasks.plan import show_plan
 from dropsearch.experiment.tasks.retrain import retrain
-from dropsearch.models.checkpoint import load_classifier
 from dropsearch.report.terminal import closing
 from tests.experiment.conftest import LIGHT, composed
 
@@ -73,7 +73,7 @@ def test_what_was_found_is_kept_retrained_and_loaded(array: tuple[Path, dict[str
     folder, results = array
     for arm in ARMS:
         winner = results["arms"][arm]["winner"]
-        module = load_classifier(folder / "best" / f"{arm}.ckpt")
+        module = SearchResult.load(folder).load_best(arm=arm)
         assert list(module.net.hidden1.linear.weight.shape) == [winner["hyperparameters"]["model.hidden"][0], 64]  # type: ignore[union-attr]
         assert module.hparams["momentum"] == winner["hyperparameters"]["optimizer.momentum"]
     config = _again(folder, "both", tmp_path)

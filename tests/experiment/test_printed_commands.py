@@ -10,6 +10,7 @@ import shlex
 from contextlib import redirect_stdout
 from pathlib import Path
 
+from dropsearch import SearchResult
 from dropsearch.core.override_text import override
 from tests.experiment.conftest import Cli, shell_lines
 
@@ -40,6 +41,29 @@ def executed(cli: Cli, command: str) -> str:
     ended = cli(*words[3:])
     assert ended.status == 0, ended.err
     return ended.out
+
+
+def test_a_module_with_seeds_is_loaded(cli: Cli, tmp_path: Path) -> None:
+    ended = cli(f"model._target_={NETS}.Seeded", *SHORT, "confirm.seeds=3", "tracking=none", "output_dir=out")
+    assert ended.status == 0, ended.err
+    (reload,) = [command for command in shell_lines(ended.out) if " -c " in command]
+    best = SearchResult.load("out").summary.arms["dropout"].winner.best.spec  # type: ignore[union-attr]
+    assert executed(cli, reload) == f"Seeded({best.seed}, {best.seed})\n"
+
+
+def test_why_no_command_loads_the_model_stands_in_its_place(cli: Cli, tmp_path: Path) -> None:
+    words = (f"model._target_={NETS}.Weighted", f"data._target_={NETS}.Weighing", *SHORT[1:])
+    ended = cli(*words, "tracking=none", "output_dir=out")
+    assert ended.status == 0, ended.err
+    said = (
+        f"No command loads the model to keep: load_best needs weight of {NETS}.Weighted, which the results do not "
+        "contain: pass make_module=... To train it again:"
+    )
+    page = re.sub(r"<[^>]*>", " ", html.unescape((tmp_path / "out" / "report.html").read_text()))
+    report = (tmp_path / "out" / "report.md").read_text().replace("\\", "")
+    for text in (ended.out, report, page):
+        assert said in " ".join(text.split())
+    assert "reload" not in json.loads((tmp_path / "out" / "results.json").read_text())["commands"]
 
 
 def test_every_command_does_what_it_says(cli: Cli, tmp_path: Path) -> None:

@@ -20,14 +20,24 @@ from dropsearch.core.override_text import override
 from dropsearch.core.records import TrialSpec
 from dropsearch.experiment.context import build_context
 from dropsearch.experiment.provenance import shown_config
-from dropsearch.experiment.targets import instantiated
+from dropsearch.experiment.targets import imported, instantiated
 from dropsearch.experiment.user_module import PROBED
 from dropsearch.experiment.winning_module import built_by, load_weights, load_winner, weights_of, with_layers
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import quiet_lightning
 from dropsearch.training.trainers import make_trainer
-from tests.user_modules.constructed import AsksData, ByGroup, ByNamespace, Held, InConfigureModel, InSetup, Listed
+from tests.user_modules.constructed import (
+    AsksData,
+    ByGroup,
+    ByNamespace,
+    Held,
+    InConfigureModel,
+    InSetup,
+    Listed,
+    Seeded,
+    Weighted,
+)
 
 NETS = "tests.user_modules.constructed"
 SPEC = TrialSpec("dropout", 0, 0, {"net.2": 0.25}, lr=0.02, weight_decay=0.0)
@@ -36,8 +46,8 @@ NET = {"_target_": "tests.user_modules.constructed.Hidden", "hidden": 6}
 
 
 def composed(*words: str) -> Config:
-    shared = [f"data._target_={NETS}.Known", "engine=sequential", "task=work", "trainer.accelerator=cpu"]
-    return compose_overrides(with_user_targets([*words, *shared]))
+    shared = ["engine=sequential", "task=work", "trainer.accelerator=cpu"]
+    return compose_overrides(with_user_targets([f"data._target_={NETS}.Known", *words, *shared]))
 
 
 def saved(module: Any, folder: Path) -> Path:
@@ -92,6 +102,62 @@ def test_arguments_of_the_data_are_given(tmp_path: Path) -> None:
     path, shown = saved(module, tmp_path), shown_config(config, modules.data_arguments)
     net = load_winner(shown, dataclasses.replace(PROBED, rates=SPEC.rates), path)
     assert all(torch.equal(net.state_dict()[key], value) for key, value in module.state_dict().items())
+
+
+ALIKE = ("~arm_args.batchnorm", "~arm_args.both")
+BUILT_IN = {
+    "mlp": ("model=mlp", "model.hidden=[8]", "optimizer=sgd", "optimizer.momentum=0.5"),
+    "cnn": ("model=cnn",),
+    "rnn": ("model=rnn",),
+    "transformer": ("model=transformer",),
+    "without BatchNorm": ("model=mlp", "model.norm=batch", "batchnorm.replace=identity", "arms=[none,dropout]", *ALIKE),
+}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_built_in_model_is_loaded_as_it_was_built(name: str, tmp_path: Path) -> None:
+    config = compose_overrides([*BUILT_IN[name], "data=digits", "engine=sequential", "trainer.accelerator=cpu"])
+    modules = build_context(config).modules
+    rates = {site.name: 0.25 for site in modules.sites(modules.start)}
+    spec = dataclasses.replace(PROBED, arm="dropout", rates=rates, lr=0.02, weight_decay=0.0)
+    module = modules.whole(spec)
+    shown = shown_config(config, modules.data_arguments)
+    net = load_winner(shown, spec, saved(module, tmp_path))
+    assert not net.training
+    assert net.hparams == module.hparams
+    assert set(net.net.rates.values()) == {0.25}
+    assert all(torch.equal(net.state_dict()[key], value) for key, value in module.state_dict().items())
+    given = load_winner(shown, spec, tmp_path / "it's.ckpt", imported(config.model._target_, "model._target_"))
+    assert given.hparams == module.hparams
+    of_data = {key: shown["model"][key] for key in ("input_shape", "layout", "classes")}
+    without = {**shown, "model": {key: value for key, value in shown["model"].items() if key not in of_data}}
+    for less in (without, {key: value for key, value in shown.items() if key != "optimizer"}, {}):
+        with pytest.raises(InputError, match=r"^load_best needs .*: pass make_module=\.\.\.$"):
+            load_winner(less, spec, tmp_path / "it's.ckpt")
+    if name == "cnn":
+        make = partial(imported(config.model._target_, ""), **of_data)
+        assert load_winner({}, spec, tmp_path / "it's.ckpt", make).hparams["lr"] == 0.02
+
+
+@pytest.mark.parametrize("given", [{}, {"seed": 3}])
+def test_a_seed_is_that_of_the_training(given: dict[str, int], tmp_path: Path) -> None:
+    spec = dataclasses.replace(SPEC, seed=11)
+    words = [f"model.{name}={value}" for name, value in given.items()]
+    shown = plain(composed(f"model._target_={NETS}.Seeded", *words))
+    path = saved(Seeded(given.get("seed", 11), 11), tmp_path)
+    for make in (None, Seeded):
+        net = load_winner(shown, spec, path, make)
+        assert net.seeds == (given.get("seed", 11), 11)
+
+
+def test_a_tensor_of_the_data_asks_for_a_function(tmp_path: Path) -> None:
+    config = composed(f"model._target_={NETS}.Weighted", f"data._target_={NETS}.Weighing")
+    modules = build_context(config).modules
+    shown, path = shown_config(config, modules.data_arguments), saved(modules.whole(PROBED), tmp_path)
+    with pytest.raises(InputError, match=r"^load_best needs weight of .*, which .*: pass make_module=\.\.\.$"):
+        load_winner(shown, PROBED, path)
+    net = load_winner(shown, PROBED, path, lambda lr: Weighted(torch.ones(2), lr))
+    assert not net.training
 
 
 def test_a_secret_is_taken_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

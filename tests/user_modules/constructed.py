@@ -72,6 +72,29 @@ class Known(Points):
     classes, shape = 3, (4,)
 
 
+class Seeded(Small):
+    """Needs seeds."""
+
+    def __init__(self, seed: int, random_state: int, lr: float = 1e-2) -> None:
+        super().__init__(lr=lr)
+        self.seeds = seed, random_state
+
+    def __repr__(self) -> str:
+        return f"Seeded{self.seeds}"
+
+
+class Weighted(Small):
+    """Needs a tensor that its data has."""
+
+    def __init__(self, weight: torch.Tensor, lr: float = 1e-2) -> None:
+        super().__init__(lr=lr)
+        assert weight.shape == (2,)
+
+
+class Weighing(Points):
+    weight = torch.ones(2)
+
+
 class InSetup(Small):
     """Builds a layer in `setup`."""
 

@@ -83,6 +83,11 @@ class Confirmed:
         return sum(self.val_loss) / len(self.val_loss) if self.results else math.inf
 
     @property
+    def best(self) -> TrialResult:
+        """The retraining with the lowest objective, whose model is kept."""
+        return min(self.results, key=lambda result: result.best.objective if result.best else math.inf)
+
+    @property
     def drops(self) -> bool:
         """Whether any rate is above 0."""
         return any(rate > 0 for result in self.results[:1] for rate in result.spec.rates.values())

@@ -35,6 +35,8 @@ class Summary:
     commands: Mapping[str, str] = field(default_factory=dict)
     """Commands for the user, by purpose: "mlflow", "run", "wandb", "tensorboard" (see the curves), "reload" (load the
     winner), "retrain", "continue"."""
+    not_loaded: str = ""
+    """Why no command loads the winner; empty if one does or there is none."""
     answer: tuple[str, ...] = ()
     """The sentences of the report's answer, for trackers."""
     monitor: Monitor = field(default_factory=Monitor)

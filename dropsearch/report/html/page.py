@@ -26,7 +26,7 @@ from dropsearch.report.tables.evidence import (
 )
 from dropsearch.report.tables.table import Table, heading
 from dropsearch.report.text.caveats import caveats
-from dropsearch.report.text.contents import facts, purposes, reading, settings, title
+from dropsearch.report.text.contents import facts, follow_ups, reading, settings, title
 from dropsearch.report.text.escaping import drawable, spans
 from dropsearch.report.text.verdict import answer, rates_by_site
 from dropsearch.report.text.warnings import warnings
@@ -64,7 +64,6 @@ def write_page(
 def page(summary: Summary, figures: Sequence[Figure] = (), test_examples: int | None = None) -> str:
     """Return the page as HTML with `figures` as SVG."""
     drawn = {figure.name: figure for figure in figures}
-    known = purposes(summary, in_report=True)
     text = _template().render(
         title=title(summary),
         study=summary.study,
@@ -75,7 +74,7 @@ def page(summary: Summary, figures: Sequence[Figure] = (), test_examples: int | 
         figures=drawn,
         claims=[_claim(claim, drawn) for claim in (summary.evidence.claims if summary.evidence else ())],
         facts=[*facts(summary)],
-        commands=[(known.get(name, f"{name}:"), command) for name, command in summary.commands.items()],
+        commands=[*follow_ups(summary, in_report=True)],
         settings=settings(summary.config),
         caveats=caveats(summary, test_examples),
         swatches=dict.fromkeys(ARM_STYLES)

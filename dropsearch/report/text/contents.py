@@ -18,10 +18,26 @@ PURPOSES = {
     "retrain": "To train it again:",
 }
 """Purpose of each command of a summary, except the one that continues the study."""
+INTERRUPTED = "To continue where this stopped:"
 
 
-def purposes(summary: Summary, *, in_report: bool) -> dict[str, str]:
-    """Return the purpose of each command of a summary, in a report or in the terminal."""
+def follow_ups(summary: Summary, *, in_report: bool) -> Iterator[tuple[str, str | None]]:
+    """Yield the purpose of each command of a summary and the command, in a report or in the terminal.
+
+    The command that continues the study is the last one. Where none loads the winner, the reason stands in its place,
+    with None.
+    """
+    known, reason = _purposes(summary, in_report), summary.not_loaded
+    for name, command in sorted(summary.commands.items(), key=lambda each: each[0] == "continue"):
+        if reason and name in ("retrain", "continue"):
+            yield f"No command loads the model to keep: {reason}", None
+            reason = ""
+        yield known.get(name, f"{name}:"), command
+    if reason:
+        yield f"No command loads the model to keep: {reason}", None
+
+
+def _purposes(summary: Summary, in_report: bool) -> dict[str, str]:
     budget = str(summary.config.get("budget") or "")
     if budget and "trial" not in budget.lower():
         more = f"continue it here for another {budget}"
@@ -29,7 +45,7 @@ def purposes(summary: Summary, *, in_report: bool) -> dict[str, str]:
         more = f"continue it here with a larger {'budget' if budget else 'study.n_trials'}"
     if in_report:
         return PURPOSES | {"continue": f"To reproduce this run in a new folder, or to {more}:"}
-    return PURPOSES | {"continue": f"Repeat the command to {more}:"}
+    return PURPOSES | {"continue": f"Repeat the command to {more}:" if summary.complete else INTERRUPTED}
 
 
 def title(summary: Summary) -> str:
