@@ -19,7 +19,7 @@ from dropsearch.core.atomic_io import atomic_write, atomic_write_text
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import process_state_kept
 from dropsearch.core.override_text import literal
-from dropsearch.core.printable import MASK
+from dropsearch.core.printable import MASK, one_line
 from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.core.user_errors import USER_ERRORS, described
@@ -66,7 +66,7 @@ def why_not_loaded(context: ExperimentContext, summary: Summary) -> str:
         with process_state_kept():
             load_winner(summary.config, kept.spec, path, insert=config.sites.insert)
     except InputError as error:
-        return str(error)
+        return one_line(str(error))
     except USER_ERRORS as error:  # user code
         return described(error)
     return ""
