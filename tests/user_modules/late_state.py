@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from types import SimpleNamespace
 from typing import Any
 
@@ -184,6 +185,13 @@ class NotANumber(Weighted):
 
     def weight(self) -> Any:
         return 1.0 if math.isnan(self.kept) else self.kept
+
+
+class DrawnLate(SetByStep):
+    """A number that a step draws."""
+
+    def weight(self) -> Any:
+        return random.random() if self.is_late else 1.0
 
 
 EACH = (

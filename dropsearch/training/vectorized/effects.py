@@ -16,6 +16,7 @@ from dropsearch._compat.row_values import is_of_row
 from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.batches import replaced, tensors
 from dropsearch.core.errors import UnsupportedError
+from dropsearch.core.global_state import python_states
 from dropsearch.core.user_errors import place_of_attribute
 from dropsearch.training.vectorized.attribute_watch import AttributeWatch, Replaced, watched_parts
 from dropsearch.training.vectorized.by_row import OPERATORS, RowArray, by_row
@@ -138,6 +139,7 @@ class EffectRecorder:
         self._paths = {id(metric): path for path, metric in metrics.items()}
         before = {path: {name: vars(metric).get(name) for name in _METHODS} for path, metric in metrics.items()}
         watch = AttributeWatch(self._module, self._parts) if keeps_attributes else None
+        states = python_states() if keeps_attributes and not self._traits.draws_in_python else None
         try:
             for path, metric in metrics.items():
                 vars(metric).update({name: self._recorder(path, name) for name in _METHODS})
@@ -145,6 +147,8 @@ class EffectRecorder:
                 yield
             if watch is not None:
                 self._note_attributes(watch)
+            if states is not None and python_states() != states:
+                raise UnsupportedError("a step draws from `random` or `numpy.random`, as the first steps did not")
         finally:
             for path, metric in metrics.items():
                 for name, value in before[path].items():

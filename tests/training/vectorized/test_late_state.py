@@ -9,7 +9,7 @@ import pytest
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from tests.training.vectorized.laws import Case, assert_alike, trials
 from tests.user_modules.data import Digits
-from tests.user_modules.late_state import EACH, Halving, SetByCallback, Weighted
+from tests.user_modules.late_state import EACH, DrawnLate, Halving, SetByCallback, Weighted
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +28,9 @@ def test_late_state_is_of_its_trial(make: type, alone: dict[int, TrialResult], t
     rows = case.vectorized(trials(3)[::-1], tmp_path, width=2, prune=prune)
     assert rows.pop(2).state == "PRUNED", "its row is not refilled beside another"
     assert_alike(rows, alone)
+
+
+@pytest.mark.falls_back
+def test_a_step_that_draws_late_does_not_train_vectorized(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="a step draws from `random` or"):
+        Case(DrawnLate, Digits(), epochs=5).vectorized(trials(2), tmp_path)
