@@ -45,7 +45,7 @@ class AttributeWatch:
 
     def __init__(self, module: nn.Module, parts: Mapping[str, nn.Module] | None = None) -> None:
         self._parts = watched_parts(module) if parts is None else parts
-        self._values = {path: dict(_own(part)) for path, part in self._parts.items()}
+        self._values = {path: _own(part) for path, part in self._parts.items()}
         given = {(path, name): value for path, own in self._values.items() for name, value in own.items()}
         self._contents: dict[Attribute, Any] = {
             attribute: copy.copy(value) for attribute, value in given.items() if isinstance(value, CONTAINERS)
@@ -62,8 +62,9 @@ class AttributeWatch:
         return {
             (path, name): value
             for path, part in self._parts.items()
-            for name, value in _own(part)
-            if value is not self._values[path].get(name, self) or self._has_other_contents((path, name), value)
+            for name, value in _own(part).items()
+            if value is not self._values[path].get(name, self)
+            or ((path, name) in self._versions and self._has_other_contents((path, name), value))
         }
 
     def _filled(self, attribute: Attribute) -> set[int]:
@@ -152,8 +153,9 @@ def fill(container: Any, contents: Any) -> None:
     container.extend(contents) if hasattr(container, "extend") else container.update(contents)
 
 
-def _own(part: nn.Module) -> Iterator[tuple[str, Any]]:
-    return ((name, value) for name, value in vars(part).items() if name not in _BOOKKEEPING)
+def _own(part: nn.Module) -> dict[str, Any]:
+    held, bookkeeping = vars(part), _BOOKKEEPING
+    return {name: held[name] for name in held if name not in bookkeeping}
 
 
 _WITH_TENSORS = (Tensor, tuple, *CONTAINERS)
