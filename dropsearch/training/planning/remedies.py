@@ -16,6 +16,7 @@ REMEDIES = (
     (r"draws by (poisson|binomial)", "a distribution whose count of random numbers is known, such as Normal or Gamma"),
     (r"that no trial's seed gives|in a way that no trial's seed", "torch.rand, torch.randn or the like"),
     (r"fills a tensor that all trials share", "a tensor that the step creates, or a buffer of the module"),
+    (r"draws from `random` or `numpy.random`", "torch.rand and the like, or such draws from the first step on"),
     (r"draws .* than the first step", "the same draws in each step, whatever values are drawn"),
     (r"^\w+ draws random numbers", "random numbers drawn in training_step, or in a hook of the epoch"),
     (r"^\w+ drops activations", "self.eval() for what the hook computes, or dropout in training_step"),
