@@ -277,6 +277,11 @@ class Config:
     output_dir: str = "outputs/${study.name}"
 
 
+def is_from_python(config: Config) -> bool:
+    """Return whether Python passes the module or the data, so that no command can build them."""
+    return config.model.made_by is not None or config.data.made_by is not None
+
+
 def takes_optimizer(config: Config) -> bool:
     """Return whether the group `optimizer` is passed to the model, as ``optimizer: ${optimizer}``."""
     return any(isinstance(value, OptimizerConfig) for value in arguments(config.model).values())

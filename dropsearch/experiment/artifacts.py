@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ import torch
 from omegaconf import OmegaConf
 
 from dropsearch.config.plain import plain
-from dropsearch.config.schema import REFERENCE, Config, OptimizerConfig, arguments, takes_optimizer
+from dropsearch.config.schema import REFERENCE, Config, OptimizerConfig, arguments, is_from_python, takes_optimizer
 from dropsearch.core.atomic_io import atomic_write, atomic_write_text
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import process_state_kept
 from dropsearch.core.override_text import literal
 from dropsearch.core.printable import MASK, one_line
-from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
+from dropsearch.core.records import ArmOutcome, Confirmed, Summary, TrialResult, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.checkpoints import kept_checkpoint, verified_content
@@ -33,33 +33,35 @@ from dropsearch.report.markdown import write_markdown
 from dropsearch.report.results import save_summary, write_results
 
 
+def kept_winner(context: ExperimentContext, arms: Mapping[str, ArmOutcome]) -> tuple[TrialResult, Path] | None:
+    """Return the best arm's retraining whose model is kept, and its checkpoint; None without a winner."""
+    name = best_arm(arms)
+    winner = arms[name].winner if name else None
+    return (winner.best, kept_checkpoint(context.checkpoints, winner.best)) if winner else None
+
+
 def winning_model(context: ExperimentContext, summary: Summary) -> tuple[Any, Any]:
     """Return a factory of the best arm's model and a batch for it; None if there is none."""
-    name = best_arm(summary.arms)
-    winner = summary.arms[name].winner if name else None
-    if winner is None or not summary.complete or not context.config.tracking.log_model:
+    found = kept_winner(context, summary.arms)
+    if found is None or not summary.complete or not context.config.tracking.log_model:
         return None, None
-    kept = winner.best
-    path = kept_checkpoint(context.checkpoints, kept)
     batch = next(iter(context.source.val_dataloader()))
     if not isinstance(batch, list | tuple) or not all(isinstance(part, torch.Tensor) for part in batch):
         return None, None  # the model's input is an unknown part of the batch
     inputs = [part[:4].cpu().numpy() for part in batch[:-1] or batch]
-    return partial(context.load, kept, path), inputs[0] if len(inputs) == 1 else tuple(inputs)
+    return partial(context.load, *found), inputs[0] if len(inputs) == 1 else tuple(inputs)
 
 
 def why_not_loaded(context: ExperimentContext, summary: Summary) -> str:
     """Return why no command loads the best arm's model, or an empty string."""
-    name, config = best_arm(summary.arms), context.config
-    winner = summary.arms[name].winner if name else None
-    if winner is None:
+    config, found = context.config, kept_winner(context, summary.arms)
+    if found is None:
         return ""
     if config.model.made_by is not None:
         return (
             "it was made from Python: use `load_best()` of the result, or `SearchResult.load(FOLDER, make_module=...)`"
         )
-    kept = winner.best
-    path = kept_checkpoint(context.checkpoints, kept)
+    kept, path = found
     if not path.exists() or MASK in str(summary.config["model"]):
         return ""
     try:
@@ -143,8 +145,7 @@ def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
 
 
 def _first_line(arm: str, config: Config, folder: Path) -> str:
-    given: tuple[Any, Any] = (config.model, config.data)
-    if any(getattr(group, "made_by", None) is not None for group in given):
+    if is_from_python(config):
         return (
             "# Searched from Python, so no command retrains it: pass retrain.rates to dropsearch.set_rates(module, "
             "rates), or call apply(module) of the search's result.\n"

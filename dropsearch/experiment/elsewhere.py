@@ -83,7 +83,7 @@ def _shared_data(context: ExperimentContext) -> Any:
     except InputError:
         raise
     except Exception as error:  # pickling user data may raise anything
-        if getattr(config.data, "made_by", None) is not None:
+        if config.data.made_by is not None:
             raise InputError(
                 f"cluster=ray needs data that can be pickled, but {type(error).__name__}: "
                 f"{str(error)[:200]}: set data._target_ on the command line"

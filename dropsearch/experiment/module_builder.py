@@ -35,7 +35,7 @@ from dropsearch.training.adapters.hyperparameters import (
     with_groups_set,
 )
 from dropsearch.training.adapters.layers import batchnorms, without_batchnorm
-from dropsearch.training.adapters.luck import SEED_ARGUMENTS
+from dropsearch.training.adapters.luck import seed_arguments
 from dropsearch.training.trainers import trainer_class
 
 
@@ -175,22 +175,22 @@ class ModuleBuilder:
 
     def _seeds(self, spec: TrialSpec) -> dict[str, int]:
         """Return the trial's seed for each seed argument of the module that the user does not set."""
-        given = {*given_names(self._chosen), *self.searched()}
-        return {name: spec.seed for name in SEED_ARGUMENTS if name in self.names and name not in given}
+        return seed_arguments(self.names, {*given_names(self._chosen), *self.searched()}, spec.seed)
 
     def trial_arguments(self, spec: TrialSpec, chosen: tuple[Route, ...]) -> dict[str, Any]:
         """Return the constructor arguments that the arm and the searched values of a trial set."""
-        found = _below("model.", spec.hyperparameters)
+        found = below("model.", spec.hyperparameters)
         found |= {**self._of_optimizer(spec), **self._config.arm_args.get(spec.arm, {}), **arguments_of(spec, chosen)}
         return {**found, **({self.rates: dict(spec.rates)} if self.rates else {})}
 
     def _of_optimizer(self, spec: TrialSpec) -> dict[str, Any]:
         """Return the argument for the group `optimizer`, with searched values."""
-        values, given = _below("optimizer.", spec.hyperparameters), arguments(self._chosen).items()
+        values, given = below("optimizer.", spec.hyperparameters), arguments(self._chosen).items()
         return {k: {**dataclasses.asdict(v), **values} for k, v in given if isinstance(v, OptimizerConfig)}
 
 
-def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of keys with a prefix, under what follows it."""
     return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import dropsearch
 from dropsearch._compat.database_urls import sqlite_file, sqlite_url
 from dropsearch.config.plain import plain
-from dropsearch.config.schema import Config
+from dropsearch.config.schema import Config, is_from_python
 from dropsearch.core.printable import MASK, holds_secret, masked, masked_values
 from dropsearch.experiment.secret_values import secret_reference
 
@@ -98,10 +98,8 @@ def shown_config(config: Config, of_data: Mapping[str, Any] | None = None) -> di
 def commands(config: Config, best: str | None, tracking: Mapping[str, str]) -> dict[str, str]:
     """Return the follow-up commands of a run by purpose; `best` is the arm with the best confirmed model."""
     found = _curves(tracking)
-    by_function = (
-        getattr(config.model, "made_by", None) is not None or getattr(config.data, "made_by", None) is not None
-    )
-    if best and getattr(config.model, "made_by", None) is None:
+    by_function = is_from_python(config)
+    if best and config.model.made_by is None:
         found["reload"] = reload_command(config, best)
     if best and not by_function:
         folder = os.path.join(config.output_dir, "best")

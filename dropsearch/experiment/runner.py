@@ -13,9 +13,8 @@ from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.arm_runner import ArmRunner
-from dropsearch.experiment.artifacts import why_not_loaded, winning_model, write_files
+from dropsearch.experiment.artifacts import kept_winner, why_not_loaded, winning_model, write_files
 from dropsearch.experiment.build import make_output_folder
-from dropsearch.experiment.checkpoints import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.evidence import collect_evidence
 from dropsearch.experiment.interruption import Interruption
@@ -176,12 +175,9 @@ class ExperimentRun:
 
     def _check_kept(self, outcomes: Mapping[str, ArmOutcome]) -> None:
         """Add a note if the best arm's checkpoint does not reproduce the reported score."""
-        name = best_arm(outcomes)
-        winner = outcomes[name].winner if name else None
-        if winner is not None:
-            kept = winner.best
-            if note := reproduced(self.context, kept, kept_checkpoint(self.context.checkpoints, kept)):
-                self._remark(note)
+        found = kept_winner(self.context, outcomes)
+        if found and (note := reproduced(self.context, *found)):
+            self._remark(note)
 
     def finish(self, summary: Summary) -> Summary:
         """Write all files and finish the trackers; return the summary with the trackers' information."""

@@ -16,11 +16,12 @@ from dropsearch.core.printable import MASK
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.core.user_errors import described
 from dropsearch.experiment.insertion import apply, where_of
+from dropsearch.experiment.module_builder import below
 from dropsearch.experiment.secret_values import secret_variable
 from dropsearch.experiment.targets import imported, instantiated, made_arguments, required, takes_rates
 from dropsearch.training.adapters.hyperparameters import accepted, arguments_of, routes
 from dropsearch.training.adapters.layers import builds_in_hooks
-from dropsearch.training.adapters.luck import SEED_ARGUMENTS
+from dropsearch.training.adapters.luck import seed_arguments
 
 
 def load_winner(
@@ -97,8 +98,7 @@ def _with_optimizer(model: Mapping[str, Any], spec: TrialSpec, config: Mapping[s
         return dict(model)
     if "optimizer" not in config:
         raise _unknown("the group optimizer")
-    searched = {k.removeprefix("optimizer."): v for k, v in spec.hyperparameters.items() if k.startswith("optimizer.")}
-    group = {**config["optimizer"], **searched}
+    group = {**config["optimizer"], **below("optimizer.", spec.hyperparameters)}
     return {name: group if value == REFERENCE else value for name, value in model.items()}
 
 
@@ -110,8 +110,7 @@ def _rates(made: Any, spec: TrialSpec, insert: Any) -> dict[str, Any]:
 
 def _of_trial(spec: TrialSpec, config: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     """Return the arguments that the seed, the arm and the searched values of a trial set."""
-    seeds = {name: spec.seed for name in SEED_ARGUMENTS if name in names and name not in config.get("model", {})}
-    searched = {k.removeprefix("model."): value for k, value in spec.hyperparameters.items() if k.startswith("model.")}
+    seeds, searched = seed_arguments(names, config.get("model", {}), spec.seed), below("model.", spec.hyperparameters)
     of_arm = config.get("arm_args", {}).get(spec.arm, {})
     return {**seeds, **of_arm, **searched, **arguments_of(spec, routes(names, []))}
 

@@ -152,7 +152,7 @@ def _connected(place: Path) -> socket.socket | None:
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(str(place))
-    except OSError:  # nobody listens there
+    except OSError:  # no process listens at this address
         connection.close()
         return None
     return connection

@@ -1,6 +1,6 @@
-"""Every number of a run is one, wherever it is told: MLflow, results.json, best/, Optuna, `SearchResult`, reports.
+"""Each number of a run is the same in MLflow, results.json, best/, Optuna, `SearchResult` and the reports.
 
-Each place tells claims: what a number is of, and the number. A claim that two places tell has one number.
+Each place makes claims: what a number describes, and the number. Two places that make the same claim agree.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def test_a_number_is_the_same_in_every_place(ran: Ran) -> None:
         values = [value for told in places.values() for value in told]
         assert all(is_same(each, values[0]) for each in values), f"{claim}: {dict(places)}"
     told_by = {kind: set().union(*(places for claim, places in claims.items() if claim[0] == kind)) for kind in KINDS}
-    assert told_by == KINDS, "each kind of claim is told by all places that know it"
+    assert told_by == KINDS, "each place makes every kind of claim that it should"
     alone = [claim for claim, places in claims.items() if len(places) < 2]
     assert alone == [], "and no claim by one place alone, under a name of its own"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -17,11 +17,17 @@ SEED_ARGUMENTS = (
     "weight_seed", "model_seed",
 )  # fmt: skip
 """Common names of seed arguments of constructors; seeds of data and splits are not among them."""
+
 BATCHES = 4
 """Number of batches of an epoch that are compared, since samplers may put the longest examples first."""
 
 SAMPLE = 4096
 """Number of values of a weight that are examined."""
+
+
+def seed_arguments(accepted: Collection[str], given: Collection[str], seed: int) -> dict[str, int]:
+    """Return the seed of a trial for each accepted seed argument that the user does not give."""
+    return {name: seed for name in SEED_ARGUMENTS if name in accepted and name not in given}
 
 
 def fixed_luck(first: Mapping[str, Tensor], second: Mapping[str, Tensor], loaders: tuple[Any, Any]) -> tuple[str, ...]:

@@ -72,12 +72,11 @@ class AttributeWatch:
         return {id(tensor) for tensor, version in self._versions.get(attribute, ()) if version_of(tensor) != version}
 
     def _has_other_contents(self, attribute: Attribute, value: Any) -> bool:
+        """Return whether a value that was not replaced has changed within."""
         if self._filled(attribute):
             return True
         before = self._contents.get(attribute)
-        if before is None or value is not self._values[attribute[0]].get(attribute[1]):
-            return before is not None
-        return not _is_same(before, value) or self._has_inner_changes(attribute)
+        return before is not None and (not _is_same(before, value) or self._has_inner_changes(attribute))
 
     def _has_inner_changes(self, attribute: Attribute) -> bool:
         return not all(_is_same(before, inner) for inner, before in self._inner[attribute])

@@ -11,11 +11,17 @@ from torch import Tensor
 from dropsearch._compat.row_values import in_rows, level_of, of_rows, outside
 from dropsearch.core.batches import combined, mapped, tensors
 
-OPERATORS = (
+_OPERATORS = (
     "add radd sub rsub mul rmul truediv rtruediv floordiv mod neg abs pow rpow matmul getitem iter len contains bool "
     "float int index lt le gt ge eq ne"
 )
-"""Names of the operators of a placeholder for a value."""
+
+
+def set_operators(placeholder: type, operator: Callable[[str], Callable[..., Any]]) -> None:
+    """Give a class that stands for a value its operators; `operator` returns the method of a name."""
+    for name in _OPERATORS.split():
+        setattr(placeholder, f"__{name}__", operator(f"__{name}__"))
+    placeholder.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
 def each_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any] | None:
@@ -91,6 +97,4 @@ def _used_array(self: RowArray, *_: Any) -> Any:
     raise self._apart()
 
 
-for _name in OPERATORS.split():
-    setattr(RowArray, f"__{_name}__", _used_array)
-RowArray.__hash__ = object.__hash__  # type: ignore[method-assign]
+set_operators(RowArray, lambda _: _used_array)

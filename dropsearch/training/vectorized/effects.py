@@ -19,7 +19,7 @@ from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import python_states
 from dropsearch.core.user_errors import place_of_attribute
 from dropsearch.training.vectorized.attribute_watch import AttributeWatch, Replaced, watched_parts
-from dropsearch.training.vectorized.by_row import OPERATORS, RowArray, by_row
+from dropsearch.training.vectorized.by_row import RowArray, by_row, set_operators
 from dropsearch.training.vectorized.step_logs import numbers, reduction_of
 from dropsearch.training.vectorized.step_traits import StepTraits
 
@@ -75,9 +75,7 @@ def _operator(name: str) -> Callable[..., Any]:
     return lambda self, *args: getattr(self.value(), name)(*_with_values(list(args)))
 
 
-for _name in OPERATORS.split():
-    setattr(Deferred, f"__{_name}__", _operator(f"__{_name}__"))
-Deferred.__hash__ = object.__hash__  # type: ignore[method-assign]
+set_operators(Deferred, _operator)
 
 
 @dataclass(frozen=True)

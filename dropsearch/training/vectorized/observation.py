@@ -23,9 +23,9 @@ from dropsearch.training.vectorized.effects import EffectRecorder, value_of
 from dropsearch.training.vectorized.reads import NotedReads, RowReads, metric_functions
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
 from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
+from dropsearch.training.vectorized.step_call import StepCall, report_compiling
 from dropsearch.training.vectorized.step_traits import StepTraits, static_traits
 from dropsearch.training.vectorized.vmap_modes import VmapRNN
-from dropsearch.training.vectorized.vmap_runner import StepCall, report_compiling
 
 
 def traits_of(

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, vmap
 
 from dropsearch._compat.python_calls import showing
 from dropsearch._compat.row_values import autograd_functions, expanded, quiet_loops, sampled_under_vmap
 from dropsearch._compat.torch_modes import not_recomputed
 from dropsearch.core.batches import BatchForm, mapped
-from dropsearch.core.global_state import changed
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, mask_shapes
 from dropsearch.training.logged_steps import Modes, call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import Convolutions
 from dropsearch.training.vectorized.by_row import RowsDifferError, by_row
 from dropsearch.training.vectorized.carried import CarriedAttributes
-from dropsearch.training.vectorized.effects import Effect, EffectRecorder, Log, apply, tensors_by_row, value_of
+from dropsearch.training.vectorized.effects import Effect, EffectRecorder, Log, apply, tensors_by_row
 from dropsearch.training.vectorized.reads import RowReads
 from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
+from dropsearch.training.vectorized.step_call import StepCall
 from dropsearch.training.vectorized.step_traits import StepTraits
 from dropsearch.training.vectorized.trial_row import OF_ALL_ROWS, TrialRow
 from dropsearch.training.vectorized.vmap_modes import MixedPrecision, RowConvolutions, VmapRNN
@@ -35,35 +35,6 @@ _CONVOLUTIONS: dict[Convolutions, Any] = {"grouped": nullcontext, "by row": RowC
 
 
 _PRECISIONS: dict[str, Any] = {"bf16-mixed": MixedPrecision}
-
-
-class StepCall(nn.Module):
-    """Exposes a step of a module as `forward`, as `functional_call` requires."""
-
-    def __init__(self, module: LightningModule, name: str = "training_step") -> None:
-        super().__init__()
-        self.module = module
-        self.name = name
-
-    def forward(self, batch: Any, batch_idx: int) -> Any:
-        """Run the step; a returned loss is a tensor, even if it comes from a metric object."""
-        with report_compiling():
-            result = value_of(call_step(getattr(self.module, self.name), batch, batch_idx))
-            return {**result, "loss": value_of(result["loss"])} if is_with_loss(result) else result
-
-
-def is_with_loss(result: Any) -> bool:
-    """Return whether a step returned a mapping with its loss."""
-    return isinstance(result, Mapping) and "loss" in result
-
-
-def report_compiling() -> AbstractContextManager[None]:
-    """Make `torch.compiler.is_compiling` return True.
-
-    Code that checks it then avoids branches on tensor values, which `vmap` does not support either. For example,
-    Transformers drops the mask of a batch without padding only if it is not being compiled.
-    """
-    return changed(torch.compiler, is_compiling=lambda: True)
 
 
 class VmapRunner:

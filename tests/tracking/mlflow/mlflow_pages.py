@@ -94,7 +94,7 @@ def wait_for(server: subprocess.Popen[bytes], port: int, database: Path) -> None
                 return
         except urllib.error.HTTPError:
             raise
-        except OSError:  # nobody listens there yet; the next question is asked at once, and costs a millisecond
+        except OSError:  # no process listens at this port yet; asking again costs a millisecond
             time.sleep(0.05)
     said = _errors(database).read_text(errors="replace")[-MOST_SAID:]
     if server.poll() is not None:
