@@ -20,7 +20,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import process_state_kept
 from dropsearch.core.override_text import literal
 from dropsearch.core.printable import MASK, one_line
-from dropsearch.core.records import ArmOutcome, Confirmed, Summary, TrialResult, best_arm
+from dropsearch.core.records import ArmOutcome, Confirmed, Summary, TrialResult, TrialSpec, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.checkpoints import kept_checkpoint, verified_content
@@ -52,21 +52,20 @@ def winning_model(context: ExperimentContext, summary: Summary) -> tuple[Any, An
     return partial(context.load, *found), inputs[0] if len(inputs) == 1 else tuple(inputs)
 
 
-def why_not_loaded(context: ExperimentContext, summary: Summary) -> str:
-    """Return why no command loads the best arm's model, or an empty string."""
-    config, found = context.config, kept_winner(context, summary.arms)
-    if found is None:
-        return ""
+def why_not_loaded(config: Config, shown: Mapping[str, Any], spec: TrialSpec, path: Path) -> str:
+    """Return why no command loads the model of a trial from its checkpoint, or an empty string.
+
+    `shown` is the configuration as plain containers with masked secrets.
+    """
     if config.model.made_by is not None:
         return (
             "it was made from Python: use `load_best()` of the result, or `SearchResult.load(FOLDER, make_module=...)`"
         )
-    kept, path = found
-    if not path.exists() or MASK in str(summary.config["model"]):
+    if not path.exists() or MASK in str(shown["model"]):
         return ""
     try:
         with process_state_kept():
-            load_winner(summary.config, kept.spec, path, insert=config.sites.insert)
+            load_winner(shown, spec, path, insert=config.sites.insert)
     except InputError as error:
         return one_line(str(error))
     except USER_ERRORS as error:  # user code

@@ -100,7 +100,7 @@ def commands(config: Config, best: str | None, tracking: Mapping[str, str]) -> d
     found = _curves(tracking)
     by_function = is_from_python(config)
     if best and config.model.made_by is None:
-        found["reload"] = reload_command(config, best)
+        found["reload"] = reload_command(config.output_dir, best)
     if best and not by_function:
         folder = os.path.join(config.output_dir, "best")
         found["retrain"] = shlex.join([python(), "-m", "dropsearch", "--config-dir", folder, "--config-name", best])
@@ -134,18 +134,11 @@ def _database(uri: str) -> str:
     return '"$MLFLOW_TRACKING_URI"' if MASK in uri else shlex.quote(shorter(uri))
 
 
-def reload_command(config: Config, arm: str) -> str:
-    """Return a command that loads the winner of an arm and prints its network."""
+def reload_command(folder: str, arm: str) -> str:
+    """Return a command that loads the winner of an arm from an output directory and prints its network."""
     # In double quotes where it can be, for the shell wants the single ones.
-    folder = json.dumps(config.output_dir, ensure_ascii=False)
-    load = f"net = SearchResult.load({folder}).load_best(arm={json.dumps(arm)})"
+    load = f"net = SearchResult.load({json.dumps(folder, ensure_ascii=False)}).load_best(arm={json.dumps(arm)})"
     return shlex.join([python(), "-c", f"from dropsearch import SearchResult; {load}; print(net)"])
-
-
-def load_command(checkpoint: str) -> str:
-    """Return a command that loads the checkpoint of a built-in model and prints its network."""
-    load = f"Classifier.load_from_checkpoint({json.dumps(checkpoint, ensure_ascii=False)})"
-    return shlex.join([python(), "-c", f"from dropsearch import Classifier; print({load})"])
 
 
 def shorter(uri: str) -> str:

@@ -185,7 +185,7 @@ class ExperimentRun:
         waits = "once the run is open in MLflow" if "experiment" in self.tracker.location else ""
         self.progress.begin("report", FIGURES, "figures", waits)
         follow_up = commands(self.context.config, best_arm(summary.arms), self.tracker.info)
-        if failure := why_not_loaded(self.context, summary):
+        if failure := self._why_not_loaded(summary):
             follow_up.pop("reload", None)
         found = {"commands": follow_up, "not_loaded": failure, "answer": answer(summary)}
         summary = dataclasses.replace(summary, tracking=dict(self.tracker.info), **found)
@@ -197,6 +197,10 @@ class ExperimentRun:
         self.tracker.finish(summary, artifacts)
         self.progress.close("done" if summary.complete else "stopped")
         return summary
+
+    def _why_not_loaded(self, summary: Summary) -> str:
+        found = kept_winner(self.context, summary.arms)
+        return why_not_loaded(self.context.config, summary.config, found[0].spec, found[1]) if found else ""
 
     def _log_model(self, summary: Summary) -> None:
         try:

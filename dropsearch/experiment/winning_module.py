@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from dropsearch.config.schema import REFERENCE, SitesConfig
 from dropsearch.core.errors import InputError
+from dropsearch.core.global_state import reseeding_follows, seeded
 from dropsearch.core.printable import MASK
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.core.user_errors import described
@@ -43,12 +45,24 @@ def load_winner(
     Raises:
         InputError: The module cannot be built, or the checkpoint is missing or has other weights.
     """
-    module = built_by(make_module, spec, config, insert) if make_module else _built(spec, config, insert)
+    if make_module is None and "." in config.get("model", {}).get("_target_", ""):
+        imported(config["model"]["_target_"], "model._target_")  # outside of the seed, as before a search
+    # What a constructor draws and no checkpoint contains, such as a buffer that is not persistent, is as in training.
+    with _random_numbers_of(spec.seed):
+        module = built_by(make_module, spec, config, insert) if make_module else _built(spec, config, insert)
     weights = weights_of(path, type(module).__name__)
-    module = with_layers(module, weights)
+    with _random_numbers_of(spec.seed):
+        module = with_layers(module, weights)
     apply_rates(module, config, spec.arm, spec.rates, insert)
     load_weights(module, weights, path)
     return module.eval()
+
+
+@contextmanager
+def _random_numbers_of(seed: int) -> Iterator[None]:
+    """Draw random numbers as the module of a trial does; leave those of the caller as they were."""
+    with seeded(seed), reseeding_follows(seed):
+        yield
 
 
 def apply_rates(

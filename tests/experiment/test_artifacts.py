@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 
 from dropsearch.config.compose import register_schemas, typed
 from dropsearch.core.errors import InputError
-from dropsearch.experiment.provenance import load_command
+from dropsearch.experiment.provenance import reload_command
 from dropsearch.experiment.tasks import run
 from tests.experiment.conftest import MEASURED, in_this_process, shell_lines
 from tests.experiment.forked_runs import RunForker
@@ -109,9 +109,9 @@ def test_the_printed_command_trains_the_configuration_again(
     ended = run_forker.shell(finished.folder, finished.command("To train it again"))
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("epoch ") == 4 + 1, "a line an epoch, and the best"
-    kept = next(finished.out.glob("retrained/*/*.ckpt")).relative_to(finished.folder)
+    kept = next(finished.out.glob("retrained/*/*/best/*.ckpt")).relative_to(finished.folder)
     monkeypatch.chdir(finished.folder)  # commands name Python as seen from the folder in which they are given
-    assert shell_lines(ended.stdout)[-1] == load_command(str(kept))
+    assert shell_lines(ended.stdout)[-1] == reload_command(str(kept.parent.parent), kept.stem)
 
 
 def test_the_printed_command_opens_the_database_that_was_written(finished: Finished):

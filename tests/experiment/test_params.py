@@ -82,7 +82,7 @@ def test_what_was_found_is_kept_retrained_and_loaded(array: tuple[Path, dict[str
         {},
     )
     assert retrain(config) == 0
-    (found,) = tmp_path.glob("*.ckpt")
+    (found,) = tmp_path.glob("*/best/both.ckpt")
     kept, again = (torch.load(path, weights_only=True)["state_dict"] for path in (folder / "best" / "both.ckpt", found))
     for name, value in kept.items():
         assert torch.allclose(again[name].double(), value.double(), rtol=0, atol=1e-7), name  # kept in float32

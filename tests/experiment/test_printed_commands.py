@@ -10,6 +10,8 @@ import shlex
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import pytest
+
 from dropsearch import SearchResult
 from dropsearch.core.override_text import override
 from tests.experiment.conftest import Cli, shell_lines
@@ -28,6 +30,7 @@ HELD = (
     override("model.title", TITLE),
     override("model.tags", TAGS),
 )
+ALIKE = ("~arm_args.batchnorm", "~arm_args.both", "arms=[none,dropout]")
 
 
 def executed(cli: Cli, command: str) -> str:
@@ -66,6 +69,20 @@ def test_why_no_command_loads_the_model_stands_in_its_place(cli: Cli, tmp_path: 
     assert "reload" not in json.loads((tmp_path / "out" / "results.json").read_text())["commands"]
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ((f"model._target_={NETS}.OfGroup", "model.optimizer=${optimizer}", SHORT[0], "optimizer=sgd"), "OfGroup(sgd)"),
+        (("model=mlp", "model.norm=batch", "batchnorm.replace=identity", "model.hidden=[4]", *ALIKE), "Identity()"),
+    ],
+)
+def test_what_was_trained_again_is_loaded(words: tuple[str, ...], shown: str, cli: Cli) -> None:
+    ended = cli("task=retrain", "retrain.arm=dropout", *words, "trainer.max_epochs=1", "trainer.accelerator=cpu")
+    assert ended.status == 0, ended.err
+    (reload,) = shell_lines(ended.out)
+    assert shown in executed(cli, reload)
+
+
 def test_every_command_does_what_it_says(cli: Cli, tmp_path: Path) -> None:
     ended = cli(*HELD, *SHORT, "output_dir=the run", "study.name=a study")
     assert ended.status == 0, ended.err
@@ -88,6 +105,7 @@ def test_every_command_does_what_it_says(cli: Cli, tmp_path: Path) -> None:
     (beside,) = [shell_lines(path.read_text()[2:])[0] for path in (out / "best").glob("*.yaml")]
     assert beside.partition(" ")[2] == retrain.partition(" ")[2]
     for nested in shell_lines(executed(cli, retrain)):
+        assert "load_best" in nested
         assert executed(cli, nested).startswith(f"Held({TITLE!r}")
     (again,) = [command for command in commands if "study.n_trials" in command]
     assert "2/0/0" in executed(cli, again.replace("study.n_trials=1", "study.n_trials=2"))

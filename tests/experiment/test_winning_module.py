@@ -25,12 +25,14 @@ from dropsearch.experiment.user_module import PROBED
 from dropsearch.experiment.winning_module import built_by, load_weights, load_winner, weights_of, with_layers
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import quiet_lightning
+from dropsearch.training.sequential import SequentialEngine, quiet_lightning
 from dropsearch.training.trainers import make_trainer
+from tests.training.conftest import Queue
 from tests.user_modules.constructed import (
     AsksData,
     ByGroup,
     ByNamespace,
+    Fourier,
     Held,
     InConfigureModel,
     InSetup,
@@ -148,6 +150,22 @@ def test_a_seed_is_that_of_the_training(given: dict[str, int], tmp_path: Path) -
     for make in (None, Seeded):
         net = load_winner(shown, spec, path, make)
         assert net.seeds == (given.get("seed", 11), 11)
+
+
+@pytest.mark.parametrize("make", [None, Fourier])
+def test_what_no_checkpoint_contains_is_that_of_the_training(make: Any, tmp_path: Path) -> None:
+    config, spec = composed(f"model._target_={NETS}.Fourier"), dataclasses.replace(SPEC, seed=11)
+    context = build_context(config)
+    path = tmp_path / "a.ckpt"
+    feed = Queue([spec])
+    SequentialEngine(context.make_module, context.source, context.settings, lambda _: path).run(feed)
+    result = feed.results[spec.number]
+    assert result.best is not None
+    torch.manual_seed(5)
+    net = load_winner(shown_config(config), spec, path, make)
+    assert torch.equal(torch.randn(2), torch.randn(2, generator=torch.Generator().manual_seed(5)))
+    inputs, labels = next(iter(context.source.val_dataloader()))
+    assert torch.nn.functional.cross_entropy(net(inputs), labels).item() == pytest.approx(result.best.val_loss, 1e-6)
 
 
 def test_a_tensor_of_the_data_asks_for_a_function(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,42 @@ class Seeded(Small):
 
     def __repr__(self) -> str:
         return f"Seeded{self.seeds}"
+
+
+class OfGroup(Small):
+    """Takes the group `optimizer`."""
+
+    def __init__(self, optimizer: Any, lr: float = 1e-2) -> None:
+        super().__init__(lr=lr)
+        self.optimizer = optimizer
+
+    def __repr__(self) -> str:
+        return f"OfGroup({self.optimizer.name})"
+
+
+class Fourier(Small):
+    """Draws what no checkpoint contains: in its constructor, and in `setup`."""
+
+    directions: torch.Tensor
+    late: torch.Tensor
+
+    def __init__(self, lr: float = 1e-2) -> None:
+        super().__init__(lr=lr)
+        self.register_buffer("directions", torch.randn(4, 4), persistent=False)
+        self.shift = random.random()
+
+    def setup(self, stage: str) -> None:
+        self.more = nn.Linear(2, 2)
+        self.register_buffer("late", torch.randn(3), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.more(self.net((x @ self.directions).cos() + self.shift)) + self.late[:2]
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
 
 
 class Weighted(Small):

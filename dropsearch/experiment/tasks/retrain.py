@@ -6,14 +6,26 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from dropsearch.config.schema import Config, takes_optimizer
+from dropsearch.config.schema import Config
 from dropsearch.core.errors import STOPPED, InputError, RunError, close_match
-from dropsearch.core.records import ARMS, EpochMetrics, Monitor, TrialResult, TrialSpec
+from dropsearch.core.records import (
+    ARMS,
+    ArmOutcome,
+    Confirmed,
+    EpochMetrics,
+    Monitor,
+    Summary,
+    TrialResult,
+    TrialSpec,
+)
 from dropsearch.experiment import engines
+from dropsearch.experiment.artifacts import why_not_loaded
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.interruption import Interruption
-from dropsearch.experiment.provenance import load_command
+from dropsearch.experiment.provenance import reload_command, shown_config, versions
+from dropsearch.experiment.scoring import monitored_metric
+from dropsearch.report.results import save_summary
 from dropsearch.training.sequential import SequentialEngine
 
 
@@ -63,12 +75,22 @@ def retrain(config: Config) -> int:
         phase="confirm",
         configuration=0,
     )
-    path = context.folder / f"{wanted.arm}-{wanted.seed}.ckpt"
+    folder = context.folder / f"{wanted.arm}-{wanted.seed}"
+    path = folder / "best" / f"{wanted.arm}.ckpt"
+    path.parent.mkdir(parents=True, exist_ok=True)
     interruption = Interruption()
     feed = _OneTrial(spec, interruption, context.monitor)
     with interruption.listening():
         SequentialEngine(context.make_module, context.source, context.settings, lambda _: path).run(feed)
-    return _print_result(context, feed.result, path, interruption)
+    if interruption.requested:
+        print("stopped: nothing was kept")
+        return STOPPED
+    result = feed.result
+    if result is None or result.best is None or result.state == "FAIL":
+        raise RunError(f"the training failed ({result.reason if result else 'nothing was trained'})")
+    save_summary(_summary(context, result), folder)
+    _print_result(context, result, path)
+    return 0
 
 
 def _check_sites(config: Config, known: list[str]) -> None:
@@ -82,20 +104,35 @@ def _check_sites(config: Config, known: list[str]) -> None:
             )
 
 
-def _print_result(
-    context: ExperimentContext, result: TrialResult | None, path: Path, interruption: Interruption
-) -> int:
-    if interruption.requested:
-        print("stopped: nothing was kept")
-        return STOPPED
-    if result is None or result.best is None or result.state == "FAIL":
-        raise RunError(f"the training failed ({result.reason if result else 'nothing was trained'})")
-    best = result.best
-    print(f"best epoch {best.epoch + 1}: {_validated(best, context.monitor)}")
+def _summary(context: ExperimentContext, result: TrialResult) -> Summary:
+    """Return what `SearchResult.load` reads: one arm with one configuration, trained once."""
+    config, arm, winner = context.config, ARMS[result.spec.arm], Confirmed(0, (result,))
+    return Summary(
+        study=config.study.name,
+        model=config.model.name,
+        data=context.source.name,
+        seed=config.seed,
+        versions=versions(),
+        seconds=result.seconds,
+        engine="sequential",
+        sites=context.sites,
+        arms={arm.name: ArmOutcome(arm, (), (winner,), winner, monitor=context.monitor)},
+        comparisons=(),
+        config=shown_config(config, context.modules.data_arguments),
+        monitor=context.monitor,
+        comparison_metric=monitored_metric(context.monitor, has_test=False),
+    )
+
+
+def _print_result(context: ExperimentContext, result: TrialResult, path: Path) -> None:
+    if best := result.best:
+        print(f"best epoch {best.epoch + 1}: {_validated(best, context.monitor)}")
     print(f"kept in {path}")
-    if takes_optimizer(context.config):
-        print(f"to load it:\n  {load_command(str(path))}")
-    return 0
+    shown = shown_config(context.config, context.modules.data_arguments)
+    if reason := why_not_loaded(context.config, shown, result.spec, path):
+        print(f"no command loads it: {reason}")
+    else:
+        print(f"to load it:\n  {reload_command(str(path.parent.parent), result.spec.arm)}")
 
 
 def _validated(metrics: EpochMetrics, monitor: Monitor) -> str:
