@@ -9,6 +9,7 @@ from dropsearch import __version__
 from dropsearch.core.environment import TolerantStream, prepare_environment
 from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED
 from dropsearch.core.extras import MissingExtraError, require
+from dropsearch.core.printable import tell
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def _run() -> None:
     try:
         require("the command line", "search", "report", "data")
     except MissingExtraError as error:
-        print(f"dropsearch: {error}", file=sys.stderr)
+        tell(f"dropsearch: {error}")
         sys.exit(BAD_INPUT)
     from dropsearch import cli  # imports Hydra
 
@@ -48,10 +49,9 @@ def _with_output_failure(status: str | int | None) -> str | int | None:
     out = sys.stdout
     if not isinstance(out, TolerantStream) or out.failure is None or out.reader_ended or status:
         return status
-    print(
+    tell(
         f"dropsearch: standard output could not be written ({out.failure.strerror}): the run is complete, its report "
-        "is in output_dir",
-        file=sys.stderr,
+        "is in output_dir"
     )
     return FAILED
 

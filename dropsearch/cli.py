@@ -17,8 +17,8 @@ from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED, InputError, RunError
 from dropsearch.core.one_run import one_run
 from dropsearch.core.preparation import preparing
-from dropsearch.core.printable import for_terminal
 from dropsearch.core.printable import one_line as printable_line
+from dropsearch.core.printable import tell
 
 
 def _run(raw: DictConfig) -> int:
@@ -75,5 +75,5 @@ def main() -> None:
 
 
 def _print_error(message: str, status: int) -> int:
-    print(for_terminal(f"dropsearch: {printable_line(message)}", sys.stderr), file=sys.stderr)
+    tell(f"dropsearch: {printable_line(message)}")
     return status

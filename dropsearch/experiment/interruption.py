@@ -6,13 +6,13 @@ import os
 import select
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 from dropsearch.core.errors import STOPPED
+from dropsearch.core.printable import tell
 
 DEADLINE = 9.0
 """Seconds from the first Ctrl-C or SIGTERM to the forced end of the process."""
@@ -20,7 +20,7 @@ STOPPING = b"stopping when the current step has ended; Ctrl-C again stops at onc
 
 
 def _leave() -> None:
-    print("stopped: a step did not end in time; the same command continues the study", file=sys.stderr, flush=True)
+    tell("stopped: a step did not end in time; the same command continues the study")
     os._exit(STOPPED)
 
 

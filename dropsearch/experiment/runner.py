@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import first_cause
+from dropsearch.core.printable import tell
 from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.core.user_errors import USER_ERRORS, described
@@ -152,7 +152,7 @@ class ExperimentRun:
             self.tracker.close("KILLED" if stopped else "FAILED")
             raise
         for problem in self.tracker.problems:
-            print(f"tracking: {problem}", file=sys.stderr)
+            tell(f"tracking: {problem}")
         return summary
 
     def _outcomes(self, complete: bool) -> dict[str, ArmOutcome]:
@@ -170,7 +170,7 @@ class ExperimentRun:
             return self.arm_runner.outcomes(open_test=False)
 
     def _remark(self, note: str) -> None:
-        print(note, file=sys.stderr)
+        tell(note)
         self.remarks.append(note)
 
     def _check_kept(self, outcomes: Mapping[str, ArmOutcome]) -> None:
@@ -209,7 +209,7 @@ class ExperimentRun:
                 tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
                 self.tracker.log_model(model, example, tags)
         except USER_ERRORS as error:  # user code may fail here; everything else is done
-            print(f"note: the winner is not logged as a model ({described(error)})", file=sys.stderr)
+            tell(f"note: the winner is not logged as a model ({described(error)})")
 
     def _run_header(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.arm_runner.studies)
@@ -266,7 +266,7 @@ class ExperimentRun:
         except USER_ERRORS as error:  # user code may fail here; everything else is done
             cause = f"{type(error).__name__}: {first_cause(error)[:200]}"
             note = f"what dropout did in the winners was not measured ({cause}); use task=evidence to try again"
-            print(f"evidence: {note}", file=sys.stderr)
+            tell(f"evidence: {note}")
             return dataclasses.replace(summary, notes=(*summary.notes, note))
 
     def with_evidence(self, summary: Summary) -> Summary:

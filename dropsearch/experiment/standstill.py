@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from dropsearch.core.printable import tell
 from dropsearch.core.processor_use import ProcessorUse
 from dropsearch.core.repetition import repeating
 from dropsearch.core.user_errors import described
@@ -54,7 +54,7 @@ def looking(look: Callable[[], Sequence[str]]) -> Iterator[None]:
             lines = [] if line in shown else [line]
             shown.add(line)
         for line in lines:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
     with repeating(print_lines, LOOK, "watch"):
         yield

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
-from dropsearch.core.printable import masked
+from dropsearch.core.printable import masked, tell
 from dropsearch.core.records import ARMS, Site
 from dropsearch.core.records.arms import typical_rates
 from dropsearch.study.search_space import Params, Space, SpaceSettings
@@ -47,13 +46,10 @@ def warm_started(config: Config, space: SpaceSettings, sites: Sequence[Site], mo
     if not count and not any(each.points or each.is_tried for each in points.values()):
         raise _refused(config, f"the search space contains no value of study {earlier.name}")
     if not count:
-        print(
-            f"note: study.warm_start adds nothing: an arm tries all that study {earlier.name} found for it anyway",
-            file=sys.stderr,
-        )
+        tell(f"note: study.warm_start adds nothing: an arm tries all that study {earlier.name} found for it anyway")
     if left_out := {name: why for each in points.values() for name, why in each.left_out.items()}:
         listed = ", ".join(f"{name} ({why})" for name, why in left_out.items())
-        print(f"note: the sampler proposes what study.warm_start has and this search lacks: {listed}", file=sys.stderr)
+        tell(f"note: the sampler proposes what study.warm_start has and this search lacks: {listed}")
     return dataclasses.replace(
         space, earlier={**kept, **{name: tuple(each.points[:count]) for name, each in points.items()}}
     )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 from dropsearch.core.printable import printable
 from dropsearch.core.records import Summary
@@ -33,27 +37,61 @@ def _hanging(head: str, text: str) -> str:
     )
 
 
-def closing(summary: Summary) -> str:
+def closing(summary: Summary, rows: float = math.inf) -> str:
     """Return the answer, the tables of arms and rates, and follow-up commands as plain text of 80 columns.
 
     Commands can be copied, also those that are folded. The command that continues an interrupted run is the last one.
+    Where a terminal has fewer rows, the answer, the table of arms and that command remain, and the report has the rest.
     """
-    blocks = first_screen(summary)
-    if "output_dir" in summary.config:
-        models = ", best/ with the models" if any(arm.winner for arm in summary.arms.values()) else ""
-        blocks.append(wrapped(f"In {summary.config['output_dir']}: report.html, report.md, results.json{models}."))
+    sentences, tables, commands = _sentences(summary), _tables(summary), _commands(summary)
+    blocks = [*sentences, *tables, _files(summary), "\n".join(commands)]
+    if _height(blocks) > rows:
+        needed = commands[-1:] if commands and not summary.complete else []
+        blocks = [*sentences, *tables[:1], _files(summary, of_more=True), *needed]
+        if _height(blocks) > rows:  # the table scrolls off the screen rather than the answer
+            blocks = [*tables[:1], *sentences, *blocks[len(sentences) + len(tables[:1]) :]]
+    return printable("\n" + "\n\n".join(filter(None, blocks)), keep="\n")
+
+
+def rows_of(stream: Any) -> float:
+    """Return the number of rows of a terminal; of a stream that is none, infinity."""
+    with suppress(OSError, ValueError):
+        if stream.isatty():
+            return os.get_terminal_size(stream.fileno()).lines or math.inf
+    return math.inf
+
+
+def _height(blocks: Sequence[str]) -> int:
+    """Return the number of rows of blocks with an empty row between them and the prompt of a shell below."""
+    return sum(block.count("\n") + 2 for block in filter(None, blocks))
+
+
+def _files(summary: Summary, *, of_more: bool = False) -> str:
+    if "output_dir" not in summary.config:
+        return ""
+    models = ", best/ with the models" if any(arm.winner for arm in summary.arms.values()) else ""
+    more = " (the rates by site, and commands to see curves, to load and train models)" if of_more else ""
+    return wrapped(f"In {summary.config['output_dir']}: report.html, report.md{more}, results.json{models}.")
+
+
+def _commands(summary: Summary) -> list[str]:
+    """Return follow-up commands with their purpose above them."""
     commands = follow_ups(summary, in_report=False)
-    blocks.append(
-        "\n".join(wrapped(text) if each is None else f"{text}\n{folded(each, WIDTH)}" for text, each in commands)
-    )
-    return printable("\n" + "\n\n".join(block for block in blocks if block), keep="\n")
+    return [wrapped(text) if each is None else f"{text}\n{folded(each, WIDTH)}" for text, each in commands]
 
 
 def first_screen(summary: Summary) -> list[str]:
     """Return the answer, what limits it, and the tables of arms and rates, as blocks of plain text."""
+    return [*_sentences(summary), *_tables(summary)]
+
+
+def _sentences(summary: Summary) -> list[str]:
     limits = [*warnings(summary), *filter(None, [rates_by_site(summary)])]
-    sentences = ["\n".join(map(wrapped, texts)) for texts in (answer(summary), limits) if texts]
-    return [*sentences, *(table.as_text() for table in brief_tables(summary))]
+    return ["\n".join(map(wrapped, texts)) for texts in (answer(summary), limits) if texts]
+
+
+def _tables(summary: Summary) -> list[str]:
+    return [table.as_text() for table in brief_tables(summary)]
 
 
 def wrapped(text: str, width: int = WIDTH) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
 from dropsearch._compat.optuna_bulk import Ending
 from dropsearch.core import process_id
+from dropsearch.core.printable import tell
 from dropsearch.core.records import TrialPhase, TrialResult
 from dropsearch.study import trial_entry
 from dropsearch.study.known_trials import KnownTrials
@@ -91,7 +91,7 @@ class Abandoned:
             message = f"trial {numbers} of {self._name} crashed the last run and has failed: {crash}"
             entry = trial_entry.written(failed(lost[0], f"its process died: {crash}"))
             self._end([Ending(lost[0], TrialState.FAIL, user_attrs={trial_entry.RESULT: entry})])
-        print(message, file=sys.stderr)
+        tell(message)
 
     def interrupt(self, why: Mapping[int, str]) -> None:
         """End running trials as interrupted, with a reason by number."""

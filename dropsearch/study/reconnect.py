@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError  # comes with optuna
 
 from dropsearch.core.errors import RunError, first_cause
+from dropsearch.core.printable import tell
 
 PATIENCE, FIRST_PAUSE, LONGEST_PAUSE = 60.0, 0.25, 5.0
 """Seconds after which retrying ends, and the first and longest pause between attempts in seconds."""
@@ -53,7 +53,7 @@ def retried(what: str, act: Callable[[], _T]) -> _T:
                 raise
             if not until:
                 until = time.monotonic() + PATIENCE
-                print(f"{what} is unavailable ({first_cause(error)}); retrying for {PATIENCE:.0f} s", file=sys.stderr)
+                tell(f"{what} is unavailable ({first_cause(error)}); retrying for {PATIENCE:.0f} s")
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
 

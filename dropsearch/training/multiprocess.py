@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from dropsearch.core.errors import RunError
+from dropsearch.core.printable import tell
 from dropsearch.core.records import TrialResult, TrialSpec
 from dropsearch.training.crews import Crew, ForkedCrew
 from dropsearch.training.feeds import CheckedFeed
@@ -132,7 +133,7 @@ class CrewEngine(Engine):
         waited = now - self._asked_to_stop
         if waited > SAYS_AFTER and not self._has_warned:
             self._has_warned = True
-            print(f"stopping: waiting {GRACE:.0f} s for {len(busy)} processes to end their step", file=sys.stderr)
+            tell(f"stopping: waiting {GRACE:.0f} s for {len(busy)} processes to end their step")
         if waited > GRACE:
             for worker in busy:
                 self.crew.kill(worker.channel)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import pty
+import termios
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dropsearch
 from dropsearch.core.errors import InputError, RunError, first_cause
 from dropsearch.core.printable import (
     LONGEST,
@@ -21,6 +26,7 @@ from dropsearch.core.printable import (
     one_line,
     printable,
     remember_secrets,
+    tell,
 )
 
 SECRETS = [
@@ -289,3 +295,28 @@ def test_an_error_of_the_system_is_the_cause_whatever_was_handled() -> None:
     error = OSError(28, "No space left on device")
     error.__context__ = KeyError("Record does not exist.")
     assert first_cause(error) == "[Errno 28] No space left on device"
+
+
+def test_every_message_on_stderr_is_broken_as_its_terminal_asks() -> None:
+    sources = [path for path in Path(dropsearch.__file__).parent.rglob("*.py") if path.name != "printable.py"]
+    printing = [
+        f"{path}:{call.lineno}"
+        for path in sources
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and any(ast.unparse(each.value) == "sys.stderr" for each in call.keywords)
+        and ast.unparse(call.func) == "print"
+    ]
+    assert [place for place in printing if "ray_crew" not in place] == []  # a row of figures
+
+
+def test_a_message_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    with os.fdopen(follower, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        tell("word " * 40 + "\x1b[2J")
+    lines = os.read(leader, 10_000).decode().split("\r\n")
+    os.close(leader)
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines).split() == ["word"] * 40 + ["\\x1b[2J"]

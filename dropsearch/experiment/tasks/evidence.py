@@ -11,6 +11,7 @@ from typing import Any
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
+from dropsearch.core.printable import tell
 from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import ARMS, ArmOutcome, Summary
 from dropsearch.experiment import build, engines, phases
@@ -20,7 +21,7 @@ from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.runner import ExperimentRun
 from dropsearch.experiment.studies import fingerprints, retraining_phases
 from dropsearch.experiment.winner_tests import unfinished
-from dropsearch.report.terminal import closing
+from dropsearch.report.terminal import closing, rows_of
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.studies import check_studies, missing_studies
@@ -30,7 +31,7 @@ from dropsearch.training.sequential import SequentialEngine
 def measure_finished_run(config: Config) -> int:
     """Measure the winners of an earlier run, write its report again and print it; return 0."""
     summary = measured_finished_run(config)
-    print(closing(summary))
+    print(closing(summary, rows_of(sys.stdout)))
     return 0
 
 
@@ -111,5 +112,5 @@ def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], b
         run.tracker.close("FAILED")
         raise
     for problem in run.tracker.problems:
-        print(f"tracking: {problem}", file=sys.stderr)
+        tell(f"tracking: {problem}")
     return summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing as closed
 
 from dropsearch.config.schema import Config
@@ -17,7 +18,7 @@ from dropsearch.experiment.layout import with_layout
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.runner import ExperimentRun
 from dropsearch.experiment.studies import check_existing
-from dropsearch.report.terminal import closing
+from dropsearch.report.terminal import closing, rows_of
 
 
 def search(config: Config, watch: Stopwatch | None = None) -> int:
@@ -27,7 +28,7 @@ def search(config: Config, watch: Stopwatch | None = None) -> int:
         0, 1 if no trial was completed, or 130 if the user stopped the run.
     """
     summary = searched(config, watch)
-    print(closing(summary))
+    print(closing(summary, rows_of(sys.stdout)))
     if not summary.complete:
         return STOPPED
     return 0 if any(arm.best for arm in summary.arms.values()) else FAILED
