@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 
@@ -26,7 +27,9 @@ def main() -> None:
         status = 0
     if status == STOPPED:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the shutdown
-    sys.exit(_with_output_failure(status))
+    status = _with_output_failure(status)
+    gc.freeze()  # Python would otherwise search all objects of torch and MLflow for cycles, which takes seconds
+    sys.exit(status)
 
 
 def _run() -> None:

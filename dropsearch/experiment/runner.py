@@ -8,6 +8,7 @@ from typing import Any
 
 from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import first_cause
+from dropsearch.core.preparation import preparing
 from dropsearch.core.printable import tell
 from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
@@ -125,7 +126,8 @@ class ExperimentRun:
             if self.context.config.budget is not None and self.plan is not None:
                 self.budget = RunBudget(self.context, self.engine, self.watch)
                 self.remarks += self.budget.remarks
-            self.open()
+            with preparing("opening the study and the tracker"):
+                self.open()
             if self.budget is not None:
                 self.budget.begin(self.arm_runner)
             print(opening(*self._run_header()), flush=True)

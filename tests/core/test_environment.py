@@ -84,6 +84,18 @@ def test_warnings_as_errors_are_shown_in_place(monkeypatch: pytest.MonkeyPatch) 
     assert sys.warnoptions == ["ignore::UserWarning"]
 
 
+def test_python_ends_without_a_search_for_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dropsearch import __main__
+
+    frozen: list[bool] = []
+    monkeypatch.setattr(__main__, "prepare_environment", lambda: None)
+    monkeypatch.setattr(__main__, "_run", lambda: None)
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(True))
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert frozen == [True]
+
+
 def test_a_further_ctrl_c_does_not_interrupt_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     from dropsearch import __main__
 
