@@ -5,10 +5,6 @@ from __future__ import annotations
 from dropsearch.report.terminal import closing
 
 COMMANDS = {"reload": "python -c 1", "retrain": "python -m dropsearch --config-dir best", "continue": "python -m x"}
-    "reload": "python -c 'print()'",
-    "retrain": "python -m dropsearch --config-dir best",
-    "continue": "python -m x",
-}
 GIVEN = {"commands": COMMANDS, "config": {"output_dir": "outputs/here"}}
 
 
