@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ def parts_of(value: Any) -> tuple[list[Any], Rebuild] | None:
         return list(value.values()), lambda parts: _mapping_like(value, dict(zip(value, parts, strict=True)))
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return list(value), lambda parts: type(value)(*parts)
+    if isinstance(value, collections.deque):
+        return list(value), lambda parts: type(value)(parts, value.maxlen)
     if isinstance(value, list | tuple):
         return list(value), type(value)
     names = _attributes(value)

@@ -81,6 +81,11 @@ def place_of_class(kind: type) -> str:
         return ""
 
 
+def place_of_code(code: CodeType) -> str:
+    """Return `` (FILE:LINE)`` of the first line of a function's code."""
+    return _place(code.co_filename, code.co_firstlineno)
+
+
 def place_of_attribute(part: object, name: str) -> str:
     """Return `` (FILE:LINE)`` where a user's class sets or uses an attribute outside its constructor, or its own."""
     for code in _methods(type(part)):

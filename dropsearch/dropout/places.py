@@ -121,18 +121,25 @@ def names_in(kind: type) -> frozenset[str]:
 def read_names(kinds: frozenset[type]) -> frozenset[str]:
     """Return the names of all attributes that the code of classes reads outside of hooks, which begin with ``on_``.
 
-    Strings in the code count, as names for `getattr`.
+    Strings in the code count, as names for `getattr`, and so does a global such as `getattr` itself.
     """
-    found: set[str] = set()
-    for kind in kinds:
-        functions = {each for each in _class_functions(kind) if not each.__name__.startswith("on_")}
-        plain = {each for each in reached_functions(kind) if isinstance(each, FunctionType) and _is_users(each)}
-        found |= {name for function in functions | plain for name in _loaded(as_written(function).__code__)}
+    functions = (each for each in functions_of(kinds) if not each.__name__.startswith("on_"))
+    found = {name for function in functions for name in _loaded(as_written(function).__code__)}
     return frozenset(found | {"_hparams"} if "hparams" in found else found)
 
 
+@cache
+def functions_of(kinds: frozenset[type]) -> frozenset[FunctionType]:
+    """Return the functions of classes, and the users' functions that these name."""
+    methods = {each for kind in kinds for each in _class_functions(kind)}
+    reached = {each for kind in kinds for each in reached_functions(kind)}
+    return frozenset(methods | {each for each in reached if isinstance(each, FunctionType) and _is_users(each)})
+
+
 def _loaded(code: CodeType) -> Iterator[str]:
-    yield from (each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_ATTR", "LOAD_METHOD"))
+    yield from (
+        each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL")
+    )
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             yield from _loaded(inner)

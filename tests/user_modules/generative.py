@@ -43,7 +43,7 @@ class VAE(LightningModule):
         self.log("val_loss", self.loss(batch[0]))
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), lr=self.hparams.lr)
+        return torch.optim.Adam(self.parameters(), lr=self.hparams["lr"])
 
 
 class Distributed(VAE):
@@ -114,15 +114,14 @@ class Noisy(LitNet):
         return super().forward(self.slopes(x))
 
 
-class Filling(LitNet):
-    """Fills a tensor that it holds, which no row has for itself."""
+KEPT = torch.zeros(64)
 
-    def __init__(self, lr: float = 1e-3) -> None:
-        super().__init__(lr=lr)
-        self.kept = [torch.zeros(64)]
+
+class Filling(LitNet):
+    """Fills a tensor of its file, which no row has for itself."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x + self.kept[0].normal_())
+        return super().forward(x + KEPT.normal_())
 
 
 class Counting(LitNet):
@@ -216,4 +215,4 @@ class GAN(LightningModule):
         self.log("val_loss", (made.mean(0) - batch[0].mean(0)).square().mean())
 
     def configure_optimizers(self) -> Any:
-        return [torch.optim.Adam(part.parameters(), lr=self.hparams.lr) for part in (self.generator, self.critic)]
+        return [torch.optim.Adam(part.parameters(), lr=self.hparams["lr"]) for part in (self.generator, self.critic)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import random
 from types import SimpleNamespace
@@ -116,10 +117,10 @@ class Hyperparameter(OnceChanged):
 
     def set_weight(self, value: float) -> None:
         if self.is_late:
-            self.hparams.first = value
+            self.hparams["first"] = value
 
     def weight(self) -> Any:
-        return self.hparams.first
+        return self.hparams["first"]
 
 
 class FilledByHook(OnceChanged):
@@ -194,7 +195,155 @@ class DrawnLate(SetByStep):
         return random.random() if self.is_late else 1.0
 
 
+class Counted(SetByStep):
+    """A count of steps, in the length of a list that is read in the fourth epoch alone."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seen = self.make_counter()
+
+    def make_counter(self) -> Any:
+        return []
+
+    def weight(self) -> Any:
+        self.seen.append(1.0)
+        return 0.5 if self.is_late and len(self.seen) > 9 else 1.0
+
+
+class Averaged(Counted):
+    """The mean of the last numbers of a queue that is full before."""
+
+    def make_counter(self) -> Any:
+        return collections.deque(maxlen=2)
+
+    def weight(self) -> Any:
+        self.seen.append(0.5 if self.is_late else 1.0)
+        return self.seen[-1] if self.is_late else 1.0
+
+
+class Stacked(Counted):
+    """Tensors in a list, which PyTorch reads past its methods."""
+
+    def weight(self) -> Any:
+        self.seen.append(torch.tensor(0.5))
+        return torch.stack(self.seen).mean() if self.is_late else 1.0
+
+
+class Counter(Counted):
+    """A Counter."""
+
+    def make_counter(self) -> Any:
+        return collections.Counter()
+
+    def weight(self) -> Any:
+        self.seen["steps"] += 1
+        return 0.5 if self.seen["steps"] > 9 else 1.0
+
+
+class ArrayOfSteps(Counter):
+    """An array that a step changes in place."""
+
+    def make_counter(self) -> Any:
+        return {"steps": np.zeros(1)}["steps"]
+
+    def weight(self) -> Any:
+        self.seen[0] += 1
+        return 0.5 if self.seen[0] > 9 else 1.0
+
+
+class Meter:
+    """Counts, as helpers of training scripts do."""
+
+    def __init__(self) -> None:
+        self.count, self.sum = 0, 0.0
+
+    def update(self, value: Any) -> None:
+        """Add a value."""
+        self.count += 1
+        self.sum += value
+
+
+class Metered(Counter):
+    """Objects in a dictionary, which steps change."""
+
+    def make_counter(self) -> Any:
+        return {"loss": Meter()}
+
+    def weight(self) -> Any:
+        self.seen["loss"].update(1.0)
+        return 0.5 if self.seen["loss"].count > 9 else 1.0
+
+
+class Slotted:
+    """An object without a dictionary."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 1.0
+
+
+class ObjectOfHook(OnceChanged):
+    """An object that a hook changes in place."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = Slotted()
+
+    def set_weight(self, value: float) -> None:
+        self.settings.value = value
+
+    def weight(self) -> Any:
+        return self.settings.value
+
+
+class ComputedName(OnceChanged):
+    """A number with a name that code computes."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kind = "ght"
+        self.wei_ght = 1.0
+
+    def set_weight(self, value: float) -> None:
+        setattr(self, f"wei_{self.kind}", value)
+
+    def weight(self) -> Any:
+        return getattr(self, f"wei_{self.kind}")
+
+
+class OwnGenerator(SetByStep):
+    """A number that a step draws late from a generator of the module."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.generator = np.random.default_rng(0)
+
+    def weight(self) -> Any:
+        return float(self.generator.random()) if self.is_late else 1.0
+
+
+class SetAtSize(LitNet):
+    """Sets an attribute at a batch of another size alone."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if len(batch[0]) < 16:
+            self.see()
+        return super().training_step(batch, batch_idx)
+
+    def see(self) -> None:
+        self.small = True
+
+
+class ClockAtSize(SetAtSize):
+    """Reads the epoch at a batch of another size alone."""
+
+    def see(self) -> None:
+        assert self.current_epoch >= 0
+
+
 EACH = (
     NumPyNumber, Array, Namespace, Function, Keys, OnceChanged, ByName, Hyperparameter, FilledByHook, FilledByStep,
-    SetByStep, SetByCallback, NotANumber,
+    SetByStep, SetByCallback, NotANumber, Counted, Averaged, Stacked, Counter, ArrayOfSteps, Metered, ObjectOfHook,
+    ComputedName,
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,13 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch.core.batches import combined, replaced, same
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.dropout.places import read_names
+from dropsearch.training.vectorized.attribute_contents import CHANGEABLE
 from dropsearch.training.vectorized.by_row import RowsDifferError
+from dropsearch.training.vectorized.filled_lists import OUTPUTS, armed, is_stand_in, stand_in
 from dropsearch.training.vectorized.step_traits import Attribute
+from dropsearch.training.vectorized.watched_parts import (
+    assign,
+    attributes,
+    part_at,
+    place_of,
+    remove,
+    shown,
+    watched_parts,
+)
 
 _ABSENT = object()
-_OUTPUTS = (list, set, collections.deque)
-"""Containers to which steps append what a hook reads."""
 
 
 class _Differing:
@@ -34,56 +43,89 @@ class CarriedAttributes:
 
     Args:
         skeleton: The module that runs the steps.
-        appended: Attributes that steps change; of these, lists of outputs are not loaded.
+        appended: Attributes that steps change; of these, lists of outputs are not loaded before a step reads them.
     """
 
     def __init__(self, skeleton: nn.Module, appended: Collection[Attribute]) -> None:
         self._skeleton, self._appended = skeleton, appended
-        self._read = read_names(frozenset(type(part) for part in skeleton.modules()))
+        self._read = read_names(frozenset(type(part) for part in watched_parts(skeleton).values()))
+        self._loaded: set[Attribute] = set()
+        """Lists to which steps append, and that they read."""
         self._values: dict[Attribute, Any] = {}
+
+    def load(self, attribute: Attribute) -> None:
+        """Load a list to which steps append from now on."""
+        self._loaded.add(attribute)
 
     def of(self, modules: Sequence[nn.Module], names: Collection[Attribute]) -> dict[str, Tensor]:
         """Return the tensors of the attributes `names` of some rows, `[rows, ...]` each.
 
         Raises:
             RowsDifferError: Values that are no numbers differ between the rows.
+            UnsupportedError: Trials share an object that changes.
         """
         tensors: dict[str, Tensor] = {}
         self._values = {}
         for path, name in names:
-            if name not in self._read:
+            parts = [part_at(module, path) for module in modules]
+            own = part_at(self._skeleton, path)
+            if own is None or any(part is None for part in parts):
+                continue  # an object that a hook has put in the place of another, which is loaded as a whole
+            values = [attributes(part).get(name, _ABSENT) for part in parts]
+            self._require_own(own, parts, values, path, name)
+            if name not in self._read and COMPUTED.isdisjoint(self._read):
                 continue
-            values = [vars(module.get_submodule(path)).get(name, _ABSENT) for module in modules]
-            if (path, name) in self._appended and isinstance(values[0], _OUTPUTS):
+            is_appended = (path, name) in self._appended and (path, name) not in self._loaded
+            if is_appended and isinstance(values[0], OUTPUTS):
+                self._values[path, name] = stand_in(values[0], (path, name))
                 continue
             for part in _differing_in(self._values.setdefault((path, name), _combined(values))):
                 tensors[str(id(part))] = torch.stack([_tensor(each) for each in part.values])
         return tensors
 
+    def _require_own(self, own: Any, parts: Sequence[Any], values: Sequence[Any], path: str, name: str) -> None:
+        """Raise an error if rows share the object that has an attribute, or a container that it holds."""
+        held = attributes(own).get(name)
+        is_shared = ":" in path and any(part is own for part in parts)
+        if is_shared or (isinstance(held, CHANGEABLE) and any(value is held for value in values)):
+            where = shown(*path.rsplit(":", 1)) if is_shared else shown(path, name)
+            place = place_of(self._skeleton, path, name)
+            raise UnsupportedError(f"a step or a hook changes {where}, which all trials share{place}")
+
     @contextmanager
     def shown(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
         """Give the skeleton the attributes of the rows; `tensors` are those of `of`, inside of `vmap`."""
-        parts = {path: vars(self._skeleton.get_submodule(path)) for path, _ in self._values}
-        before = {(path, name): parts[path].get(name, _ABSENT) for path, name in self._values}
+        parts = {path: part_at(self._skeleton, path) for path, _ in self._values}
+        before = {(path, name): attributes(parts[path]).get(name, _ABSENT) for path, name in self._values}
         filled = lambda value: tensors[str(id(value))] if isinstance(value, _Differing) else value  # noqa: E731
         try:
             for (path, name), value in self._values.items():
-                _set(parts[path], name, replaced(value, filled))
+                _set(parts[path], name, value if is_stand_in(value) else replaced(value, filled))
             yield
         finally:
             for (path, name), value in before.items():
                 _set(parts[path], name, value)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Raise `FilledListRead` where code of the module reads a list that is not loaded."""
+        with armed(self._values.values()):
+            yield
+
+
+COMPUTED = frozenset({"getattr", "vars", "__dict__", "attrgetter", "eval", "exec"})
+"""Names of what reads attributes by names that code computes."""
 
 
 def _tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
-def _set(attributes: dict[str, Any], name: str, value: Any) -> None:
+def _set(part: Any, name: str, value: Any) -> None:
     if value is _ABSENT:
-        attributes.pop(name, None)
+        remove(part, name)
     else:
-        attributes[name] = value
+        assign(part, name, value)
 
 
 def _combined(values: Sequence[Any]) -> Any:

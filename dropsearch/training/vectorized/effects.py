@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import logging_to
@@ -17,15 +17,16 @@ from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.batches import replaced, tensors
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import python_states
-from dropsearch.core.user_errors import place_of_attribute
-from dropsearch.training.vectorized.attribute_watch import AttributeWatch, Replaced, watched_parts
+from dropsearch.training.vectorized.attribute_watch import AttributeWatch, Replaced
 from dropsearch.training.vectorized.by_row import RowArray, by_row, set_operators
-from dropsearch.training.vectorized.step_logs import numbers, reduction_of
+from dropsearch.training.vectorized.shared_state import SharedState
+from dropsearch.training.vectorized.step_logs import reduction_of
 from dropsearch.training.vectorized.step_traits import StepTraits
+from dropsearch.training.vectorized.watched_parts import place_of, shown, watched_parts
 
 
 @dataclass(frozen=True)
-class _TensorIndex:
+class TensorIndex:
     """Placeholder in an argument for a tensor that differs between rows."""
 
     index: int
@@ -34,7 +35,7 @@ class _TensorIndex:
 
 
 @dataclass(frozen=True)
-class _Metric:
+class MetricPath:
     """Placeholder in an argument for a metric object, which each row has its own copy of."""
 
     path: str
@@ -83,9 +84,9 @@ class Effect:
     """A recorded call of a metric, of `log` or `log_dict`, or a changed attribute."""
 
     kind: str
-    """metric, log, log_dict, attribute, container, items (of a list), or result (of the step)."""
+    """metric, log, log_dict, attribute, container, items (of a list), array, or result (of the step)."""
     path: str
-    """Path of the metric, or of the submodule with the attribute."""
+    """Path of the metric, or of the part with the attribute."""
     name: str
     """Method of the metric, or name of the attribute."""
     args: tuple[Any, ...]
@@ -94,13 +95,13 @@ class Effect:
     @property
     def is_mean(self) -> bool:
         """Whether it logs a tensor whose epoch value is the mean over examples."""
-        return self._logs(_WITHOUT_EFFECT) and isinstance(self.args[0], _TensorIndex)
+        return self._logs(_WITHOUT_EFFECT) and isinstance(self.args[0], TensorIndex)
 
     @property
     def is_last_or_mean(self) -> bool:
         """Whether it logs a number whose epoch value is the last value or the mean over examples."""
         return self._logs({*_WITHOUT_EFFECT, "on_step", "on_epoch", "batch_size"}) and (
-            isinstance(self.args[0], _TensorIndex) or self.is_number
+            isinstance(self.args[0], TensorIndex) or self.is_number
         )
 
     @property
@@ -109,7 +110,7 @@ class Effect:
         return self.kind == "log" and isinstance(self.args[0], bool | int | float)
 
     def _logs(self, options: Set[str]) -> bool:
-        differs = any(isinstance(value, _TensorIndex) for value in self.kwargs.values())  # a tensor as batch size
+        differs = any(isinstance(value, TensorIndex) for value in self.kwargs.values())  # a tensor as batch size
         return self.kind == "log" and len(self.args) == 1 and set(self.kwargs) <= options and not differs
 
 
@@ -122,6 +123,7 @@ class EffectRecorder:
 
     def __init__(self, module: nn.Module, traits: StepTraits) -> None:
         self._module, self._traits, self._parts = module, traits, watched_parts(module)
+        self._shared = SharedState(self._parts)
         self.effects: list[Effect] = []
         """The effects of the last step, in order."""
         self._tensors: list[Tensor] = []
@@ -137,12 +139,14 @@ class EffectRecorder:
         self._paths = {id(metric): path for path, metric in metrics.items()}
         before = {path: {name: vars(metric).get(name) for name in _METHODS} for path, metric in metrics.items()}
         watch = AttributeWatch(self._module, self._parts) if keeps_attributes else None
+        shared = self._shared.snapshot()
         states = python_states() if keeps_attributes and not self._traits.draws_in_python else None
         try:
             for path, metric in metrics.items():
                 vars(metric).update({name: self._recorder(path, name) for name in _METHODS})
             with logging_to(self._module, self._log, self._log_dict):
                 yield
+            self._shared.require_same(shared)
             if watch is not None:
                 self._note_attributes(watch)
             if states is not None and python_states() != states:
@@ -193,28 +197,28 @@ class EffectRecorder:
 
     def _note_attributes(self, watch: AttributeWatch) -> None:
         for (path, name), value in watch.changed().items():
-            shown = f"self.{f'{path}.{name}'.lstrip('.')}"
             self._traits.attributes.add((path, name))
             self._traits.carried.add((path, name))
             grown = watch.grown((path, name), value)
             if grown is None:
                 self._add("attribute", path, name, (value,), {})
             elif isinstance(grown, str):
-                raise UnsupportedError(f"a step changes {shown} {grown}{self._place(path, name)}")
+                raise UnsupportedError(
+                    f"a step changes {shown(path, name)} {grown}{place_of(self._module, path, name)}"
+                )
+            elif isinstance(grown, np.ndarray):
+                self._add("array", path, name, (grown,), {})
             elif isinstance(grown, Replaced):
                 self._add("items", path, name, tuple(grown.items()), {})
             else:
                 self._add("container", path, name, (grown,), {})
 
-    def _place(self, path: str, name: str) -> str:
-        return place_of_attribute(self._module.get_submodule(path), name)
-
     def _packed(self, value: Any) -> Any:
         if id(value) in self._paths:
-            return _Metric(self._paths[id(value)])
+            return MetricPath(self._paths[id(value)])
         if isinstance(value, Tensor | RowArray):
             self._tensors.append((value if isinstance(value, Tensor) else value.tensor).detach())
-            return _TensorIndex(len(self._tensors) - 1, isinstance(value, RowArray))
+            return TensorIndex(len(self._tensors) - 1, isinstance(value, RowArray))
         return value
 
 
@@ -228,60 +232,3 @@ def _value(metric: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any
 
 
 _METHODS = ("update", "forward", "compute", "reset")
-
-Log = Callable[..., None]
-"""Receives a logged name, value and the options of `self.log`."""
-
-
-def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor], log: Log) -> Any:
-    """Apply the effects of a step to one row; return the result of the step, if recorded.
-
-    `tensors` are the row's part of the effects' tensors; `log` receives the logged values of the row.
-    """
-    results: dict[int, Any] = {}
-    returned = None
-
-    def unpacked(value: Any) -> Any:
-        if isinstance(value, _TensorIndex):
-            return tensors[value.index].cpu().numpy() if value.is_array else tensors[value.index]
-        if isinstance(value, _Metric):
-            return module.get_submodule(value.path)
-        if isinstance(value, Deferred):
-            return results[value.index]
-        return value
-
-    for index, effect in enumerate(effects):
-        args, kwargs = replaced((effect.args, dict(effect.kwargs)), unpacked)
-        if effect.kind == "metric":
-            metric: Any = module.get_submodule(effect.path)
-            with torch.no_grad():
-                results[index] = (metric if effect.name == "forward" else getattr(metric, effect.name))(*args, **kwargs)
-        elif effect.kind == "attribute":
-            vars(module.get_submodule(effect.path))[effect.name] = args[0]
-        elif effect.kind == "items":
-            held = vars(module.get_submodule(effect.path))[effect.name]
-            for index, item in args:
-                held[index] = item
-        elif effect.kind == "container":
-            held = vars(module.get_submodule(effect.path))[effect.name]
-            held.extend(args[0]) if hasattr(held, "extend") else held.update(args[0])
-        elif effect.kind == "result":
-            returned = args[0]
-        elif effect.kind == "log_dict":
-            for name, value in args[0].items():
-                log(name, value, *args[1:], **kwargs)
-        else:
-            log(effect.name, *args, **kwargs)
-    return returned
-
-
-def tensors_by_row(effects: Sequence[Effect], found: Sequence[Tensor], rows: int) -> list[list[Any]]:
-    """Return the tensors of effects for each row; those that are only logged as numbers, which are fetched together.
-
-    `found` are the tensors of all rows, `[rows, ...]` each.
-    """
-    logged = {
-        effect.args[0].index for effect in effects if effect.kind == "log" and isinstance(effect.args[0], _TensorIndex)
-    }
-    columns = [numbers(tensor, rows) if index in logged else tensor.unbind(0) for index, tensor in enumerate(found)]
-    return [[column[row] for column in columns] for row in range(rows)]

@@ -70,7 +70,7 @@ class RowHooks:
         trained = [p.requires_grad for p in module.parameters()]
         modes = [part.training for part in module.modules()]
         grad = torch.enable_grad() if log is trial_row.log else torch.no_grad()
-        returned, watch = None, AttributeWatch(module, trial_row.parts)
+        returned, watch, shared = None, AttributeWatch(module, trial_row.parts), trial_row.shared.snapshot()
         # The numbers of steps and loaders do not come from the generators that a hook may seed.
         seeding, drops = reseeding_ignored(), nullcontext()
         if draws:
@@ -79,6 +79,7 @@ class RowHooks:
         with logging_to(module, log.log, log.log_dict), grad, seeding, drops, trial_row.raising_alone():
             returned = call_hook(getattr(module, hook), args)
         self._carried |= set(watch.changed())
+        trial_row.shared.require_same(shared, hook)
         if not draws and generator_states() != states:
             raise UnsupportedError(f"{hook} draws random numbers{place()}")
         if [p.requires_grad for p in module.parameters()] != trained:

@@ -12,7 +12,6 @@ import torch
 from dropsearch._compat.torchmetrics import is_metric
 from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
 from dropsearch.training.logged_steps import Modes
-from dropsearch.training.vectorized.attribute_watch import watched_parts
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import EvaluationSet
 from dropsearch.training.vectorized.row_hooks import RowHooks, view_of
@@ -22,6 +21,7 @@ from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.step_logs import RowLog
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
+from dropsearch.training.vectorized.watched_parts import watched_parts
 
 Values = dict[str, float]
 

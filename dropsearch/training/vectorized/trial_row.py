@@ -13,16 +13,17 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.protocols import TrialData
-from dropsearch.training.vectorized.attribute_watch import watched_parts
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer, Schedule
 from dropsearch.training.vectorized.row_trainer import RowTrainer
+from dropsearch.training.vectorized.shared_state import SharedState
 from dropsearch.training.vectorized.step_logs import RowLog
+from dropsearch.training.vectorized.watched_parts import watched_parts
 
 OF_ALL_ROWS = (UnsupportedError, InputError, RunError, torch.OutOfMemoryError)
 """Errors that no row causes by its values."""
@@ -81,9 +82,14 @@ class TrialRow:
     """Logged numbers of its training steps that differ from those of other rows, by name."""
 
     @cached_property
-    def parts(self) -> Mapping[str, nn.Module]:
+    def parts(self) -> Mapping[str, Any]:
         """The parts of the module whose attributes hooks may change, by path."""
         return watched_parts(self.module)
+
+    @cached_property
+    def shared(self) -> SharedState:
+        """What the code of the module may change that no row has for itself."""
+        return SharedState(self.parts)
 
     @property
     def least_objective(self) -> float:

@@ -105,7 +105,8 @@ class TrialStack:
             skeleton.trainer = self.source.row_trainer(skeleton)  # type: ignore[assignment]
             skeleton.setup("fit")
             begin(skeleton, traits)
-            skeleton.trainer = StepTrainer(skeleton.trainer)  # type: ignore[assignment,arg-type]
+        if not runs_aside(skeleton):
+            skeleton.trainer = StepTrainer(self.source.row_trainer(skeleton))  # type: ignore[assignment]
         skeleton = in_precision(skeleton, dtype)
         self.runner = VmapRunner(skeleton, self.settings.precision, self.settings.convolutions, traits)
         noise = EvaluationNoise(

@@ -112,6 +112,7 @@ class VectorizedTrials:
         if stack.busy:
             as_trained, found = stack.step.logs.losses(), stack.evaluated()
             stack.rows.require_shared_unchanged()
+            stack.runner.require_unchanged()
             self._end_failed()  # rows whose validation loader raised
             ended = self._report(
                 {

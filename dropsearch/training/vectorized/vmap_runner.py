@@ -15,12 +15,16 @@ from dropsearch._compat.python_calls import showing
 from dropsearch._compat.row_values import autograd_functions, expanded, quiet_loops, sampled_under_vmap
 from dropsearch._compat.torch_modes import not_recomputed
 from dropsearch.core.batches import BatchForm, mapped
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, mask_shapes
 from dropsearch.training.logged_steps import Modes, call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import Convolutions
+from dropsearch.training.vectorized.applied_effects import Log, apply, tensors_by_row
+from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 from dropsearch.training.vectorized.by_row import RowsDifferError, by_row
 from dropsearch.training.vectorized.carried import CarriedAttributes
-from dropsearch.training.vectorized.effects import Effect, EffectRecorder, Log, apply, tensors_by_row
+from dropsearch.training.vectorized.effects import Effect, EffectRecorder
+from dropsearch.training.vectorized.filled_lists import FilledListRead
 from dropsearch.training.vectorized.reads import RowReads
 from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
@@ -28,6 +32,7 @@ from dropsearch.training.vectorized.step_call import StepCall
 from dropsearch.training.vectorized.step_traits import StepTraits
 from dropsearch.training.vectorized.trial_row import OF_ALL_ROWS, TrialRow
 from dropsearch.training.vectorized.vmap_modes import MixedPrecision, RowConvolutions, VmapRNN
+from dropsearch.training.vectorized.watched_parts import place_of, shown
 
 GroupStep = Callable[[list[int], StackedState | RowsPart], None]
 
@@ -67,6 +72,8 @@ class VmapRunner:
         self._modes = Modes(set_to_train(skeleton))
         self._training = True
         self._call = StepCall(skeleton)
+        self._kept: AttributeWatch | None = None
+        """What the module held before its steps, if these keep no state."""
         self._carried = CarriedAttributes(skeleton, self.traits.attributes)
         self.control = RowDropoutControl(skeleton)
         self.control.draws_in_python = self.traits.draws_in_python
@@ -85,7 +92,17 @@ class VmapRunner:
             stack.enter_context(quiet_loops())
             stack.enter_context(not_recomputed())
             stack.enter_context(sampled_under_vmap())
+            self._kept = AttributeWatch(self.skeleton) if self._recorder is None else None
             yield
+
+    def require_unchanged(self) -> None:
+        """Raise `UnsupportedError` if steps have begun to keep state that no row has for itself."""
+        for path, name in self._kept.changed() if self._kept is not None else ():
+            place = place_of(self.skeleton, path, name)
+            raise UnsupportedError(f"a step changes {shown(path, name)}, as the first steps did not{place}")
+        view = vars(self.skeleton).get("_trainer")
+        if isinstance(view, StepTrainer) and view.has_read_clock and not self.traits.uses_clock:
+            raise UnsupportedError("a step reads the epoch or step of its Trainer, as the first steps did not")
 
     def train(
         self,
@@ -209,6 +226,9 @@ class VmapRunner:
             raise
         except RowsDifferError as error:
             apart = [[group[row] for row in some] for some in error.groups()]
+        except FilledListRead as error:
+            self._carried.load(error.attribute)
+            apart = [group]
         except Exception as error:
             if len(group) == 1:
                 trial_rows[group[0]].error = error
@@ -259,10 +279,12 @@ class VmapRunner:
         with captured_logs(self.skeleton) if recorder is None else recorder.recording() as logged, ExitStack() as stack:
             for mode in modes:
                 stack.enter_context(mode)
+            stack.enter_context(self._carried.guarded())
             result = functional_call(self._call, state, (batch, self.batch_idx))
             if recorder is not None and self.traits.needs_result(step):
                 recorder.note_result(result)
         if recorder is not None:
+            self.require_unchanged()
             self._effects = recorder.effects
             return result, {}, recorder.tensors()
         assert logged is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -115,15 +116,16 @@ def test_unsupported_operations_train_sequentially(how: str, words: str) -> None
         make_plan(make, make_source("mlp"), SETTINGS, [pair()], engine="vectorized", width=None)
 
 
+CALLS: dict[int, bool] = {}
+
+
 def test_dependent_rows_are_detected() -> None:
     class Counting(Classifier):
         """Scales its loss by the number of calls of all instances, which differs between the two ways to train."""
 
-        calls = 0
-
-        def training_step(self, batch: tuple[torch.Tensor, ...], batch_idx: int = 0) -> torch.Tensor:
-            Counting.calls += 1
-            return super().training_step(batch, batch_idx) * Counting.calls
+        def training_step(self, batch: Any, batch_idx: int = 0) -> torch.Tensor:
+            CALLS[len(CALLS)] = True
+            return super().training_step(batch, batch_idx) * len(CALLS)
 
     factory = make_factory("mlp")
     reason = check_equivalence(lambda spec: Counting(factory(spec).net), make_source("mlp"), SETTINGS, pair())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -39,13 +41,84 @@ class Recomputing(LitNet):
 
 
 class Shared(LitNet):
-    """Counts the steps of all trials together."""
+    """Counts the steps of all trials together, in new items of a dictionary."""
 
-    seen: ClassVar[list[int]] = []
+    seen: ClassVar[Any] = {}
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        self.seen.append(1)
+        self.count()
         return super().training_step(batch, batch_idx) * len(self.seen)
+
+    def count(self) -> None:
+        self.seen[len(self.seen)] = 1
+
+
+class OfClass(Shared):
+    """In a list of the class."""
+
+    seen: ClassVar[Any] = []
+
+    def count(self) -> None:
+        self.seen.append(1)
+
+
+STEPS: list[int] = []
+
+
+class OfFile(Shared):
+    """In a list of the file."""
+
+    def count(self) -> None:
+        STEPS.append(1)
+
+
+class OfFunction(Shared):
+    """In a variable of a function."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        steps = 0
+
+        def add() -> None:
+            nonlocal steps
+            steps += 1
+
+        self.count = add  # type: ignore[method-assign]
+
+
+class OfHook(OfClass):
+    """In a list of the class, which a hook fills."""
+
+    def count(self) -> None:
+        """Leave it to the hook."""
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.seen.append(1)
+
+
+class OfIterator(Shared):
+    """In an iterator."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.steps = itertools.count()
+
+    def count(self) -> None:
+        next(self.steps)
+
+
+GIVEN = SimpleNamespace(steps=0)
+
+
+class Given(Shared):
+    """In an object that the constructor does not create."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.given = GIVEN
+
+    def count(self) -> None:
+        self.given.steps += 1
 
 
 class Nesting(LitNet):
@@ -140,6 +213,12 @@ MODULES: tuple[tuple[type, str], ...] = (
     (metrics.Stopping, "the module sets trainer.should_stop"),
     (metrics.Popping, "a step changes self.kept otherwise than by appending to it"),
     (Shared, "the loss .* of Shared differs between vectorized and sequential training"),
+    (OfClass, r"a step changes OfClass.seen, which no row has for itself"),
+    (OfFile, "a step changes the global STEPS, which no row has for itself"),
+    (OfFunction, "a step changes the variable steps of the function self.count, which no row has for itself"),
+    (OfHook, r"on_train_batch_end changes OfClass.seen, which no row has for itself"),
+    (OfIterator, "a step reads self.steps, an iterator"),
+    (Given, "a step or a hook changes self.given, which all trials share"),
     (generative.GAN, "the module uses manual optimization"),
     (generative.Filling, "normal_ fills a tensor that all trials share"),
     (generative.Counting, "a step draws .* torch draws by poisson"),
@@ -228,7 +307,7 @@ def test_data(make: type, pattern: str) -> None:
 class Averaged(Callback):
     """Keeps averages of the parameters."""
 
-    def on_train_batch_end(self, trainer: Any, pl_module: nn.Module, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: nn.Module, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.kept = {name: value.clone() for name, value in pl_module.named_parameters()}
 
 
@@ -245,7 +324,7 @@ def raised() -> Iterator[str]:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UnsupportedError":
                 text = node.args[0]
                 parts = text.values if isinstance(text, ast.JoinedStr) else [text]
-                yield "".join(part.value if isinstance(part, ast.Constant) else "9" for part in parts)
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "9" for part in parts)
 
 
 def test_each_raised_reason_has_a_remedy() -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from tests.training.vectorized.laws import Case, assert_alike, trials
-from tests.user_modules.data import Digits
-from tests.user_modules.late_state import EACH, DrawnLate, Halving, SetByCallback, Weighted
+from tests.user_modules.data import Augmented, Digits
+from tests.user_modules.late_state import (
+    EACH,
+    ClockAtSize,
+    DrawnLate,
+    Halving,
+    OwnGenerator,
+    SetAtSize,
+    SetByCallback,
+    Weighted,
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +33,7 @@ def test_late_state_is_of_its_trial(make: type, alone: dict[int, TrialResult], t
     def prune(spec: TrialSpec, metrics: EpochMetrics) -> bool:
         return spec.number == 2 and metrics.epoch == 1
 
-    callbacks = {"callbacks": [Halving()]} if make is SetByCallback else {}
+    callbacks: dict[str, Any] = {"callbacks": [Halving()]} if make is SetByCallback else {}
     case = Case(make, Digits(), epochs=5, **callbacks)
     rows = case.vectorized(trials(3)[::-1], tmp_path, width=2, prune=prune)
     assert rows.pop(2).state == "PRUNED", "its row is not refilled beside another"
@@ -31,6 +41,15 @@ def test_late_state_is_of_its_trial(make: type, alone: dict[int, TrialResult], t
 
 
 @pytest.mark.falls_back
-def test_a_step_that_draws_late_does_not_train_vectorized(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="a step draws from `random` or"):
-        Case(DrawnLate, Digits(), epochs=5).vectorized(trials(2), tmp_path)
+@pytest.mark.parametrize(
+    ("make", "data", "reason"),
+    [
+        (DrawnLate, Digits, "a step draws from `random` or"),
+        (OwnGenerator, Digits, r"a step changes self.generator by drawing from it \(late_state.py:"),
+        (SetAtSize, Augmented, r"a step changes self.small, as the first steps did not \(late_state.py:"),
+        (ClockAtSize, Augmented, "a step reads the epoch or step of its Trainer, as the first steps did not"),
+    ],
+)
+def test_what_a_step_begins_late_ends_vectorized_training(make: type, data: type, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=reason):
+        Case(make, data(), epochs=5).vectorized(trials(2), tmp_path)

@@ -1,0 +1,84 @@
+"""Side effects of a vectorized step, applied to each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dropsearch.core.batches import replaced
+from dropsearch.training.vectorized.attribute_contents import extend
+from dropsearch.training.vectorized.effects import Deferred, Effect, MetricPath, TensorIndex
+from dropsearch.training.vectorized.step_logs import numbers
+from dropsearch.training.vectorized.watched_parts import assign, attributes, part_at
+
+Log = Callable[..., None]
+"""Receives a logged name, value and the options of `self.log`."""
+
+
+def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor], log: Log) -> Any:
+    """Apply the effects of a step to one row; return the result of the step, if recorded.
+
+    `tensors` are the row's part of the effects' tensors; `log` receives the logged values of the row.
+    """
+    results: dict[int, Any] = {}
+    returned = None
+
+    def unpacked(value: Any) -> Any:
+        if isinstance(value, TensorIndex):
+            return tensors[value.index].cpu().numpy() if value.is_array else tensors[value.index]
+        if isinstance(value, MetricPath):
+            return module.get_submodule(value.path)
+        if isinstance(value, Deferred):
+            return results[value.index]
+        return value.copy() if isinstance(value, np.ndarray) else value
+
+    for index, effect in enumerate(effects):
+        args, kwargs = replaced((effect.args, dict(effect.kwargs)), unpacked)
+        if effect.kind == "metric":
+            metric: Any = module.get_submodule(effect.path)
+            with torch.no_grad():
+                results[index] = (metric if effect.name == "forward" else getattr(metric, effect.name))(*args, **kwargs)
+        elif effect.kind in _OF_ATTRIBUTES:
+            _change(part_at(module, effect.path), effect, args)
+        elif effect.kind == "result":
+            returned = args[0]
+        elif effect.kind == "log_dict":
+            for name, value in args[0].items():
+                log(name, value, *args[1:], **kwargs)
+        else:
+            log(effect.name, *args, **kwargs)
+    return returned
+
+
+_OF_ATTRIBUTES = ("attribute", "container", "items", "array")
+
+
+def _change(part: Any, effect: Effect, args: tuple[Any, ...]) -> None:
+    """Change an attribute of a row's part as the step did."""
+    if effect.kind == "attribute":
+        assign(part, effect.name, args[0])
+        return
+    held = attributes(part)[effect.name]
+    if effect.kind == "array":
+        held[...] = args[0]
+    elif effect.kind == "container":
+        extend(held, args[0])
+    else:
+        for index, item in args:
+            held[index] = item
+
+
+def tensors_by_row(effects: Sequence[Effect], found: Sequence[Tensor], rows: int) -> list[list[Any]]:
+    """Return the tensors of effects for each row; those that are only logged as numbers, which are fetched together.
+
+    `found` are the tensors of all rows, `[rows, ...]` each.
+    """
+    logged = {
+        effect.args[0].index for effect in effects if effect.kind == "log" and isinstance(effect.args[0], TensorIndex)
+    }
+    columns = [numbers(tensor, rows) if index in logged else tensor.unbind(0) for index, tensor in enumerate(found)]
+    return [[column[row] for column in columns] for row in range(rows)]

@@ -1,0 +1,94 @@
+"""What attributes hold that can change in place: containers, arrays, and generators of random numbers."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator
+from operator import is_
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from dropsearch.training.vectorized.watched_parts import CONTAINERS, MOST_ITEMS
+
+GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
+CHANGEABLE = (*CONTAINERS, np.ndarray, *GENERATORS)
+MOST_NUMBERS = 100_000
+"""Size of an array up to which its changes are found."""
+
+
+def snapshot(value: Any) -> Any:
+    """Return a copy of a container or an array, or the state of a generator."""
+    if isinstance(value, np.ndarray):
+        return value.copy() if value.size <= MOST_NUMBERS else value
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    if isinstance(value, np.random.RandomState):
+        return value.get_state()
+    return copy.copy(value)
+
+
+def is_same(before: Any, now: Any) -> bool:
+    """Return whether a value still is what its snapshot says; containers hold the same objects."""
+    if isinstance(now, np.ndarray):
+        return before is now or (before.shape == now.shape and before.tobytes() == now.tobytes())
+    if isinstance(now, GENERATORS):
+        return repr(before) == repr(snapshot(now))
+    if isinstance(now, set):
+        return before == now  # a copy may have another order
+    same = len(before) == len(now) and all(map(is_, before, now))
+    return same and not (isinstance(now, dict) and any(before[key] is not now[key] for key in before))
+
+
+def fill(value: Any, before: Any) -> None:
+    """Put a value back to its snapshot."""
+    if isinstance(value, np.ndarray):
+        if before is not value:
+            value[...] = before
+    elif isinstance(value, random.Random):
+        value.setstate(before)
+    elif isinstance(value, np.random.Generator):
+        value.bit_generator.state = before
+    elif isinstance(value, np.random.RandomState):
+        value.set_state(before)
+    elif isinstance(value, dict):
+        value.clear()
+        dict.update(value, before)  # a Counter's own `update` adds
+    else:
+        value.clear()
+        value.extend(before) if hasattr(value, "extend") else value.update(before)
+
+
+def extend(container: Any, items: Any) -> None:
+    """Add items to a list, set or deque, or replace items of a mapping."""
+    if isinstance(container, dict):
+        dict.update(container, items)
+    else:
+        container.extend(items) if hasattr(container, "extend") else container.update(items)
+
+
+def inside(container: Any, depth: int = 3) -> Iterator[tuple[Any, Any]]:
+    """Yield what can change in a container that is not large, each with its snapshot."""
+    if depth and len(container) <= MOST_ITEMS:
+        for each in container.values() if isinstance(container, dict) else container:
+            if isinstance(each, CHANGEABLE):
+                yield each, snapshot(each)
+            if isinstance(each, _HOLDERS):
+                yield from inside(each, depth - 1)
+
+
+def tensors_in(value: Any, depth: int = 3) -> Iterator[Tensor]:
+    """Yield the tensors in a value; of containers, those that are not large."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, _HOLDERS) and depth and len(value) <= MOST_ITEMS:
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(each, depth - 1)
+
+
+_HOLDERS = (tuple, *CONTAINERS)
+HOLDING_TENSORS = (Tensor, *_HOLDERS)

@@ -1,0 +1,97 @@
+"""Lists to which steps append, as long as no step reads them: each row's own stays outside of the steps."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dropsearch.training.vectorized.step_traits import Attribute
+
+OUTPUTS = (list, set, collections.deque)
+"""Containers to which steps append what a hook reads."""
+
+
+class FilledListRead(Exception):  # noqa: N818 - no error: the step is taken again
+    """A step reads a container to which steps append; `attribute` is where it is."""
+
+    def __init__(self, attribute: Attribute) -> None:
+        super().__init__(f"a step reads {attribute[1]}, to which steps append")
+        self.attribute = attribute
+
+
+class _Hidden:
+    """An item in place of those that the row's own container holds."""
+
+
+class _Guarded:
+    """What the stand-ins of lists, sets and deques have in common: while user code runs, reading them raises."""
+
+    attribute: Attribute
+    is_armed = False
+
+    def __copy__(self) -> Any:
+        if self.is_armed:
+            raise FilledListRead(self.attribute)
+        return next(kind for kind in OUTPUTS if isinstance(self, kind))(self)  # type: ignore[call-overload]
+
+
+def _guarded(kind: type, name: str) -> Callable[..., Any]:
+    original = getattr(kind, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.is_armed:
+            raise FilledListRead(self.attribute)
+        return original(self, *args, **kwargs)
+
+    return method
+
+
+_APPENDING = {"append", "extend", "add", "update", "__iadd__", "__ior__"}
+_READING = {
+    "__contains__", "__delitem__", "__eq__", "__getitem__", "__iter__", "__len__", "__reversed__", "__setitem__",
+    "__add__", "__mul__", "__and__", "__or__", "__sub__", "__xor__", "__lt__", "__le__", "__gt__", "__ge__", "__repr__",
+}  # fmt: skip
+
+
+def _stand_in(kind: type) -> type:
+    reading = [name for name in dir(kind) if name in _READING or not name.startswith("_")]
+    methods = {
+        name: _guarded(kind, name) for name in reading if name not in _APPENDING and callable(getattr(kind, name))
+    }
+    return type(f"Filled{kind.__name__.title()}", (_Guarded, kind), methods | {"__hash__": None})
+
+
+_STAND_INS = {kind: _stand_in(kind) for kind in OUTPUTS}
+_NAMES = tuple(kind.__name__ for kind in _STAND_INS.values())
+
+
+def stand_in(value: Any, attribute: Attribute) -> Any:
+    """Return what a step sees of a row's container to which it only appends."""
+    kind = next(kind for kind in OUTPUTS if isinstance(value, kind))
+    made = _STAND_INS[kind]([_Hidden()])
+    made.attribute = attribute
+    return made
+
+
+def is_stand_in(value: Any) -> bool:
+    """Return whether a value is what `stand_in` returned."""
+    return isinstance(value, _Guarded)
+
+
+@contextmanager
+def armed(values: Iterable[Any]) -> Iterator[None]:
+    """Let stand-ins among some values raise `FilledListRead` where code reads them in this context."""
+    found = [value for value in values if is_stand_in(value)]
+    for each in found:
+        each.is_armed = True
+    try:
+        yield
+    except TypeError as error:  # of PyTorch and NumPy, which read a list past its methods
+        if not found or not any(name in str(error) for name in (_Hidden.__name__, *_NAMES)):
+            raise
+        raise FilledListRead(found[0].attribute) from error
+    finally:
+        for each in found:
+            each.is_armed = False

@@ -1,0 +1,138 @@
+"""The parts of a module whose attributes steps and hooks change: submodules, and plain objects that these hold."""
+
+from __future__ import annotations
+
+import argparse
+from collections import deque
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from lightning import LightningDataModule
+from torch import nn
+from torch.utils.data import Dataset
+
+from dropsearch.core.user_errors import LIBRARIES, place_of_attribute
+from dropsearch.training.vectorized.step_traits import metric_paths
+
+CONTAINERS = (list, dict, set, deque)
+MOST_ITEMS = 1000
+"""Number of items up to which a container is searched for others."""
+MOST_OBJECTS = 100
+"""Number of plain objects that are watched."""
+_MOST_HOLDERS = 20
+"""Number of items up to which a container is searched for plain objects."""
+
+_LIGHTNING_OWN = (
+    "_trainer", "_fabric", "_current_fx_name", "_metric_attributes", "_fabric_optimizers", "_jit_is_scripting",
+)  # fmt: skip
+_OF_RECURRENT_LAYERS = ("_flat_weights", "_flat_weight_refs")
+_BOOKKEEPING = frozenset({"training", "log", "log_dict", *vars(nn.Module()), *_LIGHTNING_OWN, *_OF_RECURRENT_LAYERS})
+
+
+def watched_parts(module: nn.Module) -> dict[str, Any]:
+    """Return a module, its submodules and their plain objects by path, without metric objects.
+
+    An object is plain if no library defines its class. Its path is that of its holder and the attribute, as in
+    ``encoder:schedule``, with its number in a container: ``:meters#0``.
+    """
+    hidden = tuple(metric_paths(module))
+    parts: dict[str, Any] = {
+        path: part
+        for path, part in module.named_modules()
+        if not any(path == metric or path.startswith(f"{metric}.") for metric in hidden)
+    }
+    waiting, seen, most = list(parts.items()), set[int](), len(parts) + MOST_OBJECTS
+    for path, part in waiting:  # grows
+        for name, value in attributes(part).items():
+            for item, found in _plain_in(value):
+                if id(found) not in seen and len(parts) < most:
+                    seen.add(id(found))
+                    parts[f"{path}:{name}{item}"] = found
+                    waiting.append((f"{path}:{name}{item}", found))
+    return parts
+
+
+def _plain_in(value: Any, item: str = "", depth: int = 2) -> Iterator[tuple[str, Any]]:
+    if _is_plain(type(value)):
+        yield item, value
+    elif isinstance(value, list | tuple | dict) and depth and len(value) <= _MOST_HOLDERS:
+        for index, each in enumerate(_items(value)):
+            yield from _plain_in(each, f"{item}#{index}", depth - 1)
+
+
+def _items(container: Any) -> list[Any]:
+    return list(container.values() if isinstance(container, dict) else container)
+
+
+@cache
+def _is_plain(kind: type) -> bool:
+    if kind in (SimpleNamespace, argparse.Namespace):
+        return True
+    apart = (nn.Module, LightningDataModule, Dataset, Mapping, tuple, *CONTAINERS, Enum, type, BaseException)
+    has_attributes = bool(kind.__dictoffset__) or bool(_slots(kind))
+    return has_attributes and not issubclass(kind, apart) and kind.__module__.partition(".")[0] not in LIBRARIES
+
+
+def part_at(module: nn.Module, path: str) -> Any:
+    """Return the part of a module at a path of `watched_parts`; None if the module holds no such object."""
+    head, *names = path.split(":")
+    part: Any = module.get_submodule(head)
+    try:
+        for name, *indices in (each.split("#") for each in names):
+            part = attributes(part)[name]
+            for index in indices:
+                part = _items(part)[int(index)]
+    except (LookupError, TypeError):
+        return None
+    return part
+
+
+def shown(path: str, name: str) -> str:
+    """Return an attribute of a part as code names it, such as ``self.encoder.schedule.step``."""
+    whole = f"{path}.{name}".lstrip(".").replace(":", ".").lstrip(".")
+    first, *items = whole.split("#")
+    return f"self.{first}" + "".join(
+        f"[{index}]{point}{rest}" for index, point, rest in (i.partition(".") for i in items)
+    )
+
+
+def place_of(module: nn.Module, path: str, name: str) -> str:
+    """Return `` (FILE:LINE)`` of code that uses an attribute of a part, or else its holder; empty without a source."""
+    holder, _, attribute = path.rpartition(":")
+    found = place_of_attribute(part_at(module, path), name)
+    return found or (place_of(module, holder, attribute.partition("#")[0]) if attribute and ":" in path else "")
+
+
+@cache
+def _slots(kind: type) -> tuple[str, ...]:
+    found = (vars(base).get("__slots__", ()) for base in kind.__mro__)
+    names = (name for declared in found for name in ((declared,) if isinstance(declared, str) else declared))
+    return tuple(name for name in names if not name.startswith("__"))
+
+
+def attributes(part: Any) -> dict[str, Any]:
+    """Return the attributes of a part by name, without those that PyTorch and Lightning set."""
+    held: dict[str, Any] = getattr(part, "__dict__", {})
+    if isinstance(part, nn.Module):
+        return {name: held[name] for name in held if name not in _BOOKKEEPING}
+    return {**held, **{name: getattr(part, name) for name in _slots(type(part)) if hasattr(part, name)}}
+
+
+def assign(part: Any, name: str, value: Any) -> None:
+    """Set an attribute of a part as it is, without registering modules or buffers."""
+    if name in _slots(type(part)):
+        object.__setattr__(part, name, value)
+    else:
+        vars(part)[name] = value
+
+
+def remove(part: Any, name: str) -> None:
+    """Remove an attribute of a part, if it has it."""
+    if name in _slots(type(part)):
+        if hasattr(part, name):
+            object.__delattr__(part, name)
+    else:
+        vars(part).pop(name, None)
