@@ -19,9 +19,10 @@ from dropsearch.core.one_run import one_run
 from dropsearch.core.preparation import preparing
 from dropsearch.core.printable import one_line as printable_line
 from dropsearch.core.printable import tell
+from dropsearch.core.processor_use import Stopwatch
 
 
-def _run(raw: DictConfig) -> int:
+def _run(raw: DictConfig, watch: Stopwatch) -> int:
     try:
         with one_run():
             with preparing("reading the configuration"):  # imports the classes that it names
@@ -29,7 +30,7 @@ def _run(raw: DictConfig) -> int:
             # Imported here, so that --help and misspelt keys do not wait for torch, lightning and mlflow.
             from dropsearch.experiment.tasks import run
 
-            return run(config)
+            return run(config, watch)
     # Printed here and not in `main`, because Hydra adds lines to an exception that leaves a job.
     except InputError as error:
         return _print_error(str(error), BAD_INPUT)
@@ -43,7 +44,7 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     register_schemas()
     statuses: list[int] = []
-    working = False
+    working, watch = False, Stopwatch()
 
     @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
     def job(raw: DictConfig) -> int:
@@ -53,7 +54,7 @@ def main() -> None:
         sys.argv = given  # messages show what the user typed
         # After Ctrl-C, no further job of a sweep (-m) starts.
         if STOPPED not in statuses:
-            statuses.append(_run(raw))
+            statuses.append(_run(raw, Stopwatch() if statuses else watch))
         return statuses[-1]
 
     given, reading = sys.argv, ExitStack()

@@ -10,6 +10,10 @@ from pathlib import Path
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Linux file with the CPU quota of a container: microseconds per period, or max."""
+SLOWEST = 4.0
+"""Largest factor by which a busy machine is taken to delay work: it may have been busy for a moment."""
+PROBE_SECONDS = 0.2
+"""Processor seconds that measure how busy the machine is."""
 LEAST = 0.05
 """Seconds of processor time per process that count as progress; a waiting process uses less in minutes."""
 
@@ -27,6 +31,17 @@ class Stopwatch:
     def busy(self) -> float:
         """Return the processor seconds of this process since then; more with several threads."""
         return time.process_time() - self._busy
+
+
+def slowness(seconds: float = PROBE_SECONDS) -> float:
+    """Return how many times as long work takes now as on an idle machine, from 1 to `SLOWEST`.
+
+    It is measured by work of some processor seconds.
+    """
+    watch = Stopwatch()
+    while watch.busy() < seconds:
+        pass
+    return min(max(watch.elapsed() / watch.busy(), 1.0), SLOWEST)
 
 
 def cores() -> int:

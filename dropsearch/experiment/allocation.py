@@ -65,6 +65,8 @@ class Costs:
     confirm_rows: int = 1
     idle: float = 1.0
     """Cost of an empty row relative to that of a full one."""
+    slow: float = 1.0
+    """By what a busy machine multiplied `model` and `fixed`."""
 
     def of(self, given: Allocation) -> float:
         """Return the cost of an allocation."""
@@ -103,6 +105,11 @@ class Costs:
     def scaled(self, factor: float) -> Costs:
         """Return the costs with those of all trials multiplied by a factor."""
         return replace(self, search_trial=self.search_trial * factor, confirm_trial=self.confirm_trial * factor)
+
+    def at(self, slow: float) -> Costs:
+        """Return the costs with those after the confirmation as on a machine that is as busy as `slow` says."""
+        factor = slow / self.slow
+        return replace(self, model=self.model * factor, fixed=self.fixed * factor, slow=slow)
 
     def _full(self, trials: int, rows: int) -> float:
         """Return how many trials in full rows cost as much as some of which the last leave rows empty."""

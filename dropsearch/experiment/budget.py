@@ -23,12 +23,19 @@ class BudgetedTraining:
 
     Args:
         clock: Returns the seconds since the start of the run; None for a budget of trials.
+        slowness: Returns how many times as long work takes now as on an idle machine.
     """
 
     def __init__(
-        self, arm_runner: ArmRunner, costs: Costs, available: float, clock: Callable[[], float] | None
+        self,
+        arm_runner: ArmRunner,
+        costs: Costs,
+        available: float,
+        clock: Callable[[], float] | None,
+        slowness: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self.arm_runner, self.costs, self.clock = arm_runner, costs, clock
+        self._slowness = slowness
         self.available = available * (1 - RESERVE) if clock else available
         used = clock() if clock else 0.0
         # Trials of earlier runs do not count.
@@ -73,7 +80,7 @@ class BudgetedTraining:
                 break
             if self.clock and reached < target and expected:
                 # The ratio of confirmation to search durations remains as expected.
-                self.costs = believed.scaled((self._now() - begun) / expected)
+                self.costs = self._as_busy(believed.scaled((self._now() - begun) / expected))
                 found = choose(self.costs, self.available - self._now(), reached) or LADDER[0]
                 target = max(found.n_trials, reached)
         self._set(n_trials=reached)
@@ -97,7 +104,7 @@ class BudgetedTraining:
             expected += believed.confirm(top_k, seeds, done) * wanted / (self.costs.arms * due)
             done = seeds
             if expected:
-                self.costs = believed.scaled((self._now() - begun) / expected)
+                self.costs = self._as_busy(believed.scaled((self._now() - begun) / expected))
             more = self._more_seeds(top_k, done)
             if more == done:
                 return
@@ -117,8 +124,15 @@ class BudgetedTraining:
         return min(best.top_k, self.allocation.n_trials), best.seeds
 
     def affords_evidence(self, models: int) -> bool:
-        """Return whether there is time to measure a number of models."""
-        return self.clock is None or self._now() + 0.8 * models * self.costs.model <= self.available / (1 - RESERVE)
+        """Return whether there is time to measure a number of models, and for the report behind it."""
+        if self.clock is None:
+            return True
+        costs = self._as_busy(self.costs)
+        return self._now() + 0.8 * models * costs.model + costs.fixed <= self.available / (1 - RESERVE)
+
+    def _as_busy(self, costs: Costs) -> Costs:
+        """Return costs on a machine that is about as busy as now and before."""
+        return costs.at((self.costs.slow + self._slowness()) / 2)
 
     def _set(self, **numbers: int) -> None:
         self.allocation = replace(self.allocation, **numbers)

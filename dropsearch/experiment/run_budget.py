@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dropsearch.config.budget import parsed
 from dropsearch.core.errors import InputError
 from dropsearch.core.preparation import preparing
-from dropsearch.core.processor_use import Stopwatch
+from dropsearch.core.processor_use import Stopwatch, slowness
 from dropsearch.core.records import ArmOutcome, ComparisonMetric, TrialPhase
 from dropsearch.experiment.allocation import Costs, enough
 from dropsearch.experiment.arm_runner import ArmRunner
@@ -34,8 +34,6 @@ from dropsearch.training.protocols import Engine
 
 MOST_EVIDENCE = 0.4
 """Maximum share of a budget for evidence on eight seeds of each arm."""
-SLOWEST = 4.0
-"""Largest factor by which a busy machine is taken to delay reports: a run may also have waited for its data."""
 
 
 class RunBudget:
@@ -57,11 +55,11 @@ class RunBudget:
         self.paces: Mapping[TrialPhase, Pace] | None = None
         """Measured durations of training, in a budget of time."""
         self.slow = 1.0
-        """By what the durations of reports are multiplied."""
+        """By what the machine multiplies the durations of reports."""
         self.remarks: list[str] = []
         """Notes of the run."""
         if self._clock is not None:
-            self.paces, self.slow = measured_paces(context, engine), slowness(watch.elapsed(), watch.busy())
+            self.paces, self.slow = measured_paces(context, engine), slowness()
             self._costs = measured_costs(context, self.paces, self.slow)
             if self._costs.arms * 8 * self._costs.model > MOST_EVIDENCE * self._available:
                 config.evidence.name, self._costs = "off", dataclasses.replace(self._costs, model=0.0)
@@ -73,7 +71,7 @@ class RunBudget:
 
     def begin(self, arm_runner: ArmRunner) -> None:
         """Decide what the arms train at first."""
-        self.training = BudgetedTraining(arm_runner, self._costs, self._available, self._clock)
+        self.training = BudgetedTraining(arm_runner, self._costs, self._available, self._clock, slowness)
 
     def describe(self, spread: float | None = None, unit: str = "") -> str:
         """Return what the budget buys; `spread` is the standard deviation of paired differences, if it is known."""
@@ -86,15 +84,6 @@ class RunBudget:
         size = None if spread is None else spread * (100 if metric.percent else 1)
         bought = self.describe(size, Scale(metric).unit.strip() or metric.label)
         return f"the budget of {self._context.config.budget} bought {bought}"
-
-
-def slowness(elapsed: float, busy: float) -> float:
-    """Return how many times as long work takes here as on an idle machine, from 1 to `SLOWEST`.
-
-    Args:
-        busy: Processor seconds of this process since then; more with several threads.
-    """
-    return min(max(elapsed / busy, 1.0), SLOWEST) if busy > 0 else 1.0
 
 
 def measured_paces(context: ExperimentContext, engine: Engine) -> Mapping[TrialPhase, Pace]:
@@ -128,6 +117,7 @@ def measured_costs(context: ExperimentContext, paces: Mapping[TrialPhase, Pace],
         rows=search.at_once,
         confirm_rows=confirm.at_once,
         idle=search.idle,
+        slow=slow,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,3 +32,11 @@ def test_cores_respect_container_quota(
     monkeypatch.setattr(processor_use, "QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     assert processor_use.cores() == allowed
+
+
+@pytest.mark.parametrize(("wall", "factor"), [(0.1, 1.0), (0.2, 1.0), (0.6, 3.0), (9.0, 4.0)])
+def test_slowness_is_the_time_that_others_take(wall: float, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = iter([5.0, 5.0, 5.1, 5.2, 5.2])
+    clocks = SimpleNamespace(perf_counter=iter([50.0, 50.0 + wall]).__next__, process_time=busy.__next__)
+    monkeypatch.setattr(processor_use, "time", clocks)
+    assert processor_use.slowness(0.2) == pytest.approx(factor)

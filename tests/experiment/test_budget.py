@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.config.budget import Budget, parsed
+from dropsearch.config.compose import typed
 from dropsearch.config.schema import ConfirmConfig
 from dropsearch.core.errors import InputError
 from dropsearch.core.processor_use import Stopwatch
@@ -22,7 +24,7 @@ from dropsearch.experiment import run_budget
 from dropsearch.experiment.allocation import LADDER, Allocation, Costs, choose, in_words
 from dropsearch.experiment.budget import BudgetedTraining
 from dropsearch.experiment.paces import Pace
-from dropsearch.experiment.run_budget import RunBudget, slowness
+from dropsearch.experiment.run_budget import RunBudget
 from dropsearch.experiment.run_progress import run_stages
 from dropsearch.experiment.tasks.search import searched
 from dropsearch.report.progress import Forecast, Progress
@@ -224,22 +226,38 @@ def test_a_budget_that_is_too_small_is_refused() -> None:
         run(Simulated(10.0, 15.0), 60)
 
 
-@pytest.mark.parametrize(
-    ("elapsed", "busy", "factor"),
-    [(10.0, 10.0, 1.0), (10.0, 18.0, 1.0), (30.0, 10.0, 3.0), (90.0, 10.0, 4.0), (1.0, 0.0, 1.0)],
-)
-def test_a_busy_machine_has_more_time_for_reports(
-    elapsed: float, busy: float, factor: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slow = slowness(elapsed, busy)
-    assert slow == factor
+@pytest.mark.parametrize("slow", [1.0, 3.0])
+def test_a_busy_machine_has_more_time_for_reports(slow: float, monkeypatch: pytest.MonkeyPatch) -> None:
     paces: Any = {"search": Pace(1.0), "confirm": Pace(1.0)}
     monkeypatch.setattr(run_budget, "evidence_pace", lambda *_, **__: 0.0)
     monkeypatch.setattr(run_budget, "measuring_threads", lambda _: nullcontext())
     context: Any = SimpleNamespace(config=composed("tracking=none"))
     found, idle = (run_budget.measured_costs(context, paces, each) for each in (slow, 1.0))
-    assert found.fixed == factor * idle.fixed
-    assert dataclasses.replace(found, fixed=idle.fixed) == idle
+    assert found.fixed == slow * idle.fixed
+    assert found.at(1.0) == idle
+
+
+@pytest.mark.parametrize(("before", "after"), [(1.0, 3.0), (3.0, 1.0)])
+def test_a_machine_that_others_begin_or_end_to_use_still_ends_in_time(before: float, after: float) -> None:
+    """What follows the confirmation is not what was measured before the search."""
+    arms, late = Simulated(0.6, 1.0), 20.0
+
+    def slowness() -> float:
+        return before if arms.now < late else after
+
+    costs = dataclasses.replace(believed_costs(arms), slow=1.0).at(before)
+    budgeted = BudgetedTraining(arms, costs, 400, lambda: arms.now, slowness)  # type: ignore[arg-type]
+    budgeted.train(lambda feed: feed, Progress())
+    end = 4 * len(arms.seeds) * MODEL + FIXED
+    assert 0.8 * 400 <= arms.now + after * end <= 1.1 * 400
+
+
+def test_evidence_leaves_the_time_of_the_report() -> None:
+    arms = Simulated(0.6, 1.0)
+    budgeted = BudgetedTraining(arms, believed_costs(arms), 100, lambda: arms.now)  # type: ignore[arg-type]
+    arms.now = 75.0
+    assert budgeted.affords_evidence(30)  # 0.8 x 30 x 0.5 s, and 10 s for the report
+    assert not budgeted.affords_evidence(60)
 
 
 def test_the_first_estimate_of_a_run_is_that_of_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,15 +272,6 @@ def test_the_first_estimate_of_a_run_is_that_of_its_budget(monkeypatch: pytest.M
     assert left["search"] == pytest.approx(120 * costs.search_trial)
     assert left["confirm"] == pytest.approx(72 * costs.confirm_trial)
     assert (left["report"] or 0.0) + (left["tracking"] or 0.0) == pytest.approx(costs.fixed)
-
-
-def test_what_a_process_did_before_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search that begins late in a busy process is not on an idle machine."""
-    wall, busy = iter([50.0, 80.0]), iter([1e4, 1e4 + 10])
-    clocks = SimpleNamespace(perf_counter=wall.__next__, process_time=busy.__next__)
-    monkeypatch.setattr("dropsearch.core.processor_use.time", clocks)
-    watch = Stopwatch()
-    assert slowness(watch.elapsed(), watch.busy()) == 3.0
 
 
 @pytest.mark.slow
@@ -293,6 +302,23 @@ def test_the_note_has_the_unit_of_the_tables(metric: ComparisonMetric, unit: str
     budget = RunBudget(context, engine, Stopwatch())
     budget.training = SimpleNamespace(describe=lambda contrasts, spread, of: of)  # type: ignore[assignment]
     assert budget.note({}) == f"the budget of 500 trials bought {unit}"
+
+
+def test_reading_the_configuration_counts_in_the_budget(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[float] = []
+
+    def slow(raw: Any) -> Any:
+        time.sleep(0.2)
+        return typed(raw)
+
+    def run(config: Any, watch: Stopwatch) -> int:
+        found.append(watch.elapsed())
+        return 0
+
+    monkeypatch.setattr("dropsearch.cli.typed", slow)
+    monkeypatch.setattr("dropsearch.experiment.tasks.run", run)
+    assert cli("budget=2m").status == 0
+    assert found[0] >= 0.2
 
 
 def test_a_budget_that_is_none_is_named(cli: Cli) -> None:

@@ -117,9 +117,16 @@ def _few_seeds(summary: Summary) -> Iterator[str]:
     if 0 < seeds < needed and not findings.missing_luck(summary):
         yield (
             f"With {seeds} {'seed' if seeds == 1 else 'seeds'} and {len(contrasts)} planned "
-            f"{'contrast' if len(contrasts) == 1 else 'contrasts'} no difference can be shown, however large: set "
-            f"confirm.seeds={needed} or more."
+            f"{'contrast' if len(contrasts) == 1 else 'contrasts'} no difference can be shown, however large: "
+            f"{_for_seeds(summary, needed)}."
         )
+
+
+def _for_seeds(summary: Summary, needed: int) -> str:
+    """Return what gives a run a number of seeds."""
+    if summary.config.get("budget"):
+        return f"{needed} seeds need a larger budget or fewer arms"
+    return f"set confirm.seeds={needed} or more"
 
 
 def _missing_luck(summary: Summary) -> Iterator[str]:

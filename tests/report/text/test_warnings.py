@@ -63,6 +63,9 @@ def test_failures_on_one_side_stand_in_the_first_screen(make):
 def test_too_few_seeds_stand_in_the_first_screen(make, seeds, too_few):
     few = make.tested(none=([0.9, 0.91] * 3)[:seeds], dropout=([0.9, 0.92] * 3)[:seeds])
     assert any("set confirm.seeds=6 or more" in text for text in warnings(few)) is too_few
+    bought = replace(few, config={**few.config, "budget": "3m"})
+    assert any("6 seeds need a larger budget" in text for text in warnings(bought)) is too_few
+    assert not any("confirm.seeds" in text for text in warnings(bought))
 
 
 @pytest.mark.parametrize("missing", [("initial weights of backbone",), ("batch order", "test examples")])
