@@ -4,8 +4,7 @@
 
 MODEL and DATA are names in tests/ecosystem/NAME.py. Each round times all sides in turn, in alternating order, and the
 ratios of a round are taken, so that other load on the machine falls on all alike. One process with one thread trains.
-CPU and wall time are taken; other load changes CPU time less. The side `search` is a whole sequential search: the
-study and tracking in MLflow with its process, without checkpoints; start-up before it is not counted.
+CPU and wall time are taken; other load changes CPU time less. whole_search.py measures whole sequential searches.
 """
 
 from __future__ import annotations
@@ -14,11 +13,9 @@ import argparse
 import importlib
 import statistics
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +25,10 @@ import torch
 from given_trials import BARE, SpecFeed
 from processor_seconds import cpu_seconds
 
-from dropsearch.config.compose import compose_overrides
-from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.global_state import seeded
-from dropsearch.core.processor_use import Stopwatch
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.given_loaders import GivenLoaders
 from dropsearch.datasets.user_data import UserData
-from dropsearch.experiment import engines
-from dropsearch.experiment.context import build_context
-from dropsearch.experiment.runner import ExperimentRun
-from dropsearch.experiment.watched_feed import TrackedFeed
-from dropsearch.tracking import make_tracker
-from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine, TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.trainers import quiet_lightning, trainer_class
@@ -58,7 +46,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     for name in given.models:
-        measure(*name.split(":"), given)
+        package, model, data = name.split(":")
+        measure(package, model, data, given)
 
 
 def measure(package: str, model: str, data_name: str, given: argparse.Namespace) -> None:
@@ -81,7 +70,6 @@ def measure(package: str, model: str, data_name: str, given: argparse.Namespace)
     sides: dict[str, tuple[int, Callable[[], Seconds]]] = {
         "plain": (len(few), lambda: timed(lambda: plain(make_module, source, few, given.epochs))),
         "sequential": (len(few), lambda: timed(lambda: train(SequentialEngine(make_module, source, settings), few))),
-        "search": (len(specs), lambda: search(package, model, data_name, monitor.name, given.epochs, len(specs))),
     }
     if rows is not None:
         engine = VectorizedEngine(make_module, rows, settings, len(specs))
@@ -94,7 +82,7 @@ def measure(package: str, model: str, data_name: str, given: argparse.Namespace)
             cpu, wall = run()
             seconds[name].append((cpu / count, wall / count))
     print(f"{package} {model}: {given.trials} trials of {given.epochs} epochs, {given.rounds} rounds")
-    for one, other in (("sequential", "plain"), ("search", "plain"), ("sequential", "vectorized")):
+    for one, other in (("sequential", "plain"), ("sequential", "vectorized")):
         if {one, other} <= seconds.keys():
             pairs = list(zip(seconds[one][1:], seconds[other][1:], strict=True))
             cpu, wall = ([a[kind] / b[kind] for a, b in pairs] for kind in (0, 1))
@@ -110,30 +98,6 @@ def timed(run: Callable[[], Any]) -> Seconds:
     cpu, wall = cpu_seconds(), time.perf_counter()
     run()
     return cpu_seconds() - cpu, time.perf_counter() - wall
-
-
-def search(package: str, model: str, data: str, monitor: str, epochs: int, trials: int) -> Seconds:
-    """Search a model sequentially with its study and MLflow; return the seconds after start-up."""
-    place = f"tests.ecosystem.{package}"
-    with tempfile.TemporaryDirectory() as folder:
-        words = [f"model._target_={place}.{model}", f"data._target_={place}.{data}", f"output_dir={folder}"]
-        words += [f"study.n_trials={trials}", f"trainer.max_epochs={epochs}", f"monitor={monitor}", "arms=[dropout]"]
-        words += ["engine=sequential", "engine.processes=1", "pruner=none", "trainer.accelerator=cpu", "task=plan"]
-        context = build_context(compose_overrides(with_user_targets(words)))
-        tracker = make_tracker("mlflow", uri=None, output_dir=Path(folder))
-        with closing(engines.engine(context, Plan("sequential", 1, "asked"), lambda _: None)) as engine:
-            run = ExperimentRun(context, engine, tracker, Stopwatch())
-            run.open()
-            _ = tracker.info  # waits for MLflow's import and tables
-
-            def trained() -> None:
-                run.arm_runner.search(lambda feed: TrackedFeed(feed, tracker, run.progress))
-                tracker.close()
-
-            seconds = timed(trained)
-        results = run.arm_runner.studies[0].search.results()
-    assert [result.state for result in results] == ["COMPLETE"] * trials, [result.reason for result in results]
-    return seconds
 
 
 def between(ratios: list[float]) -> str:
