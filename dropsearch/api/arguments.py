@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dropsearch.config.schema import Config, RangeConfig, TrainerConfig
 from dropsearch.core.errors import InputError
+from dropsearch.core.records import ARMS
 
 
 def whole(argument: str, value: object) -> int:
@@ -52,6 +53,17 @@ def mapping(argument: str, value: Any) -> Mapping[str, Any]:
     """Return a mapping; None becomes an empty one."""
     _require(value is None or isinstance(value, Mapping), argument, "a mapping", value, "={NAME: VALUE}")
     return value or {}
+
+
+def by_arm(argument: str, value: Any, arms: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of a mapping by arm, whose arms must be among those that run."""
+    found = mapping(argument, value)
+    for arm in found:
+        if arm in ARMS and arm not in arms:
+            raise InputError(
+                f'{argument} must be of arms that run ({", ".join(arms)}), got "{arm}": add it to arms, or leave it out'
+            )
+    return {arm: dict(given) if isinstance(given, Mapping) else given for arm, given in found.items()}
 
 
 def logger_argument(value: Any) -> Any:

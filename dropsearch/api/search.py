@@ -12,6 +12,7 @@ from typing import Any
 from dropsearch.api.arguments import (
     address,
     bounds,
+    by_arm,
     check_objects,
     logger_argument,
     mapping,
@@ -183,7 +184,7 @@ def search(
         config.study.warm_start = word("warm_start", address(warm_start))
     if isinstance(kept, str):
         config.study.storage = kept
-    config.arm_args |= {arm: _copied(values) for arm, values in mapping("arm_args", arm_args).items()}
+    config.arm_args |= by_arm("arm_args", arm_args, config.arms)
     config.sites = _sites(config.sites, insert, kinds)
     searched_too = mapping("params", params).items()
     config.space.params.update({key if "." in key else f"model.{key}": ranged for key, ranged in searched_too})
@@ -200,10 +201,6 @@ def search(
     check_prerequisites(config)
     with each_warning_once():
         return SearchResult(searched(config), make_module, insert=where_of(config.sites), storage=config.study.storage)
-
-
-def _copied(values: Any) -> Any:
-    return dict(values) if isinstance(values, Mapping) else values
 
 
 def _sites(sites: Any, insert: Any, kinds: Mapping[str, str] | None) -> SitesConfig:

@@ -119,7 +119,7 @@ class UserData:
     @property
     def notes(self) -> tuple[str, ...]:
         """Warnings about the data, one line each."""
-        dropped = f"{self.left_out} training examples of an incomplete batch are dropped in each epoch"
+        dropped = f"each epoch leaves out its incomplete batch, of size {self.left_out}"
         other = (
             "the training loader does not give the same batches again, so a trial's batches do not follow from its "
             "seed, and another run gives other results"

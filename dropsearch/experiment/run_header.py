@@ -9,6 +9,7 @@ from dropsearch.core.printable import masked
 from dropsearch.core.records import ARMS
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.provenance import shorter
+from dropsearch.report.text.phrases import counted
 from dropsearch.study.pruners import PRUNERS
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.samplers import SAMPLERS
@@ -29,10 +30,10 @@ def run_header(
         "data": source.description,
         **({"budget": f"{config.budget}: {bought}"} if bought else {}),
         "sites": _listed([f"{site.name} ({site.kind})" for site in context.sites if site.controllable]),
-        "search": f"{len(arms)} arm{'s' if len(arms) > 1 else ''} ({', '.join(arms)}) x {config.study.n_trials} trials "
-        f"of up to {config.trainer.max_epochs} epochs; {_proposed(config)}{_repeated(config)}",
+        "search": f"{counted(len(arms), 'arm')} ({', '.join(arms)}) x {counted(config.study.n_trials, 'trial')} of "
+        f"up to {counted(config.trainer.max_epochs, 'epoch')}; {_proposed(config)}{_repeated(config)}",
         **_also(context),
-        "confirm": f"{_confirmed(confirm)}, {confirmations} retrainings"
+        "confirm": f"{_confirmed(confirm)}, {counted(confirmations, 'retraining')}"
         f"{'; then the test set, once' if source.has_test else ''}",
         "engine": engine,
         **({"threads": threads} if threads else {}),
@@ -65,10 +66,10 @@ def _listed(sites: Sequence[str]) -> str:
 
 def _confirmed(confirm: ConfirmConfig) -> str:
     if confirm.top_k < 2 or confirm.screening_seeds >= confirm.seeds:
-        return f"the best {confirm.top_k} of each arm on {confirm.seeds} fresh seeds"
+        return f"the best {confirm.top_k} of each arm on {counted(confirm.seeds, 'fresh seed')}"
     return (
-        f"the best {confirm.top_k} of each arm on {confirm.screening_seeds} fresh seeds, the best of these on "
-        f"{confirm.seeds}"
+        f"the best {confirm.top_k} of each arm on {counted(confirm.screening_seeds, 'fresh seed')}, the best of these "
+        f"on {confirm.seeds}"
     )
 
 

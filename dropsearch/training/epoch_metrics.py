@@ -99,6 +99,11 @@ def missing_monitor(monitor: Monitor, logged: Mapping[str, float], elsewhere: Ma
     `elsewhere` gives other logged metrics by name, with the reason why they are not available after a validation.
     """
     names = ", ".join(sorted(logged)) or "nothing"
+    if by_loader := [name for name in sorted(logged) if name.startswith(f"{monitor.name}/dataloader_idx_")]:
+        return (
+            f'monitor must name one validation loader, got "{monitor.name}", which is logged for each of several: set '
+            f"monitor={by_loader[0]}{''.join(f' or {name}' for name in by_loader[1:])}"
+        )
     why = (elsewhere or {}).get(monitor.name)
     return f'monitor must be a metric that the module logs in validation, got "{monitor.name}"' + (
         f", which {why}; in validation it logs {names}"

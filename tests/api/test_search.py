@@ -227,6 +227,12 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (
         lambda lr: nets.LitNet(lr=lr),
         data.Digits(),
+        {"arm_args": {"batchnorm": {"norm": "batch"}}},
+        'arm_args must be of arms that run (none, dropout), got "batchnorm": add it to arms',
+    ),
+    (
+        lambda lr: nets.LitNet(lr=lr),
+        data.Digits(),
         {"arms": ["none", "batchnorm"], "arm_args": {"batchnorm": {"norm": "batch"}}},
         'arm_args.batchnorm must name arguments of module, got "norm": it takes lr',
     ),

@@ -97,7 +97,7 @@ def test_sizes_and_what_is_left_out_are_known():
     source = own(data.WithTest())
     assert source.sizes == {"train": 105, "val": 45, "test": 100}
     assert (source.left_out, source.batch_size, source.input_shape) == (9, 32, (64,))
-    assert "9 training examples of an incomplete batch are dropped in each epoch" in source.notes
+    assert "each epoch leaves out its incomplete batch, of size 9" in source.notes
     assert own(data.Digits()).test_dataloader() is None
 
 

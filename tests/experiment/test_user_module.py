@@ -250,7 +250,7 @@ REFUSED = [
     (own("LitNet", "Digits", "monitor=val_lss"), '(did you mean "val_loss"?): it logs val_acc, val_loss'),
     (
         own("Stepwise"),
-        'got "val_loss", which validation_step logs it per step only: log it with on_epoch=True; in val',
+        'got "val_loss", which validation_step logs per step only: log it with on_epoch=True; in val',
     ),
     (
         own("LitNet", "Digits", "monitor=train/loss"),

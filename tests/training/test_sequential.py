@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from dropsearch.core.records import TrialSpec
+from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.models import Classifier
+from dropsearch.training.epoch_metrics import missing_monitor
 from dropsearch.training.logged_steps import captured_logs, evaluate
 from dropsearch.training.protocols import INTERRUPTED, TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
@@ -108,3 +109,9 @@ def test_logs_are_captured_by_name_and_the_module_logs_as_before_afterwards() ->
         module.validation_step(batch)
     assert set(logged) == {"val_loss", "val_acc"}
     assert module.log.__func__ is Classifier.log
+
+
+def test_a_metric_of_several_loaders_is_named_by_loader() -> None:
+    logged = {"val_loss/dataloader_idx_0": 1.0, "val_loss/dataloader_idx_1": 1.0}
+    told = missing_monitor(Monitor(), logged, {"val_loss": "validation_step logs per step only"})
+    assert told.endswith("set monitor=val_loss/dataloader_idx_0 or val_loss/dataloader_idx_1")

@@ -18,6 +18,7 @@ from dropsearch.report.text.phrases import (
     counted,
     listed,
     monitored,
+    own_arguments,
     short_names,
 )
 
@@ -72,7 +73,9 @@ def _model(summary: Summary, name: str) -> str:
         return f"{title} without dropout" if outcome.arm.batchnorm else plain
     rates = outcome.rates
     if not any(rates.values()):
-        return f"{'BatchNorm' if outcome.arm.batchnorm else 'the plain model'} (every rate chosen is 0)"
+        own = own_arguments(summary, name)
+        model = "BatchNorm" if outcome.arm.batchnorm else "the plain model"
+        return f"{model}{f' with {own}' if own else ''} (every rate chosen is 0)"
     if outcome.arm.dropout == "shared":
         return f"dropout with one rate for all sites, {rate(next(iter(rates.values())))}"
     if len(rates) > MOST_RATES:

@@ -9,7 +9,7 @@ from dropsearch.core.records import Comparison, Confirmed, Summary, TrialResult,
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
 from dropsearch.report.numbers import loss, shorten
-from dropsearch.report.text.phrases import MOST_RATES, listed, on_test, short_names
+from dropsearch.report.text.phrases import MOST_RATES, listed, on_test, own_arguments, short_names
 from dropsearch.stats.shown import minimum_seeds
 
 ONE_SIDED = 0.25
@@ -29,6 +29,7 @@ def warnings(summary: Summary) -> list[str]:
         *_openings(summary),
         *_failed_retrainings(summary),
         *_one_sided(summary),
+        *_unequal_arguments(summary),
         *_few_seeds(summary),
         *_missing_luck(summary),
         *_seeds(summary),
@@ -88,9 +89,13 @@ def _left_out(name: str, rank: int, confirmed: Confirmed) -> str:
 
 def _why_failed(failed: Sequence[TrialResult]) -> str:
     """Return the most frequent reason, and what repeats those that did not diverge."""
+    return f"{_most_often(failed)}{'' if _all_diverged(failed) else '; the same command tries it again'}"
+
+
+def _most_often(failed: Sequence[TrialResult]) -> str:
+    """Return the most frequent reason."""
     reason, _ = Counter(result.reason or "no reason recorded" for result in failed).most_common(1)[0]
-    again = "" if _all_diverged(failed) else "; the same command tries it again"
-    return f"{shorten(' '.join(reason.split()).rstrip('.'), 120)}{again}"
+    return shorten(" ".join(reason.split()).rstrip("."), 120)
 
 
 def _all_diverged(failed: Sequence[TrialResult]) -> bool:
@@ -103,10 +108,20 @@ def _one_sided(summary: Summary) -> Iterator[str]:
     if shares and max(shares.values()) - min(shares.values()) >= ONE_SIDED:
         listed = ", ".join(f"{arm_title(name)} {failed} of {trials}" for name, (failed, trials) in counts.items())
         failed = [trial for arm in summary.arms.values() for trial in arm.trials if trial.state == "FAIL"]
-        again = "; the same command with study.retry_failed=true trains them again"
+        again = "; study.retry_failed=true trains them again, once the cause is removed"
         yield (
-            f"The arms had unequal chances, since trials failed on one side: {listed}"
+            f"The arms had unequal chances, since trials failed on one side: {listed} ({_most_often(failed)})"
             f"{'' if _all_diverged(failed) else again}."
+        )
+
+
+def _unequal_arguments(summary: Summary) -> Iterator[str]:
+    own = {name: own_arguments(summary, name) for name in summary.arms}
+    for arguments in dict.fromkeys(filter(None, own.values())):
+        names = listed([arm_title(name) for name, each in own.items() if each == arguments])
+        yield (
+            f"Besides dropout, arm_args gives {names} {arguments}, unlike the arm without dropout: what they differ "
+            "by is not the effect of dropout alone."
         )
 
 

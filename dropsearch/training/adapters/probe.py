@@ -175,7 +175,7 @@ def _noted_logs(module: Any) -> dict[str, str]:
     def noting(name: str, value: Any, *args: Any, **options: Any) -> Any:
         hook = running_hook(module) or "a hook"
         validating = "validation" in hook
-        calls[name] = f"{hook} logs it per step only: log it with on_epoch=True" if validating else f"{hook} logs"
+        calls[name] = f"{hook} logs per step only: log it with on_epoch=True" if validating else f"{hook} logs"
         return log(name, value, *args, **options)
 
     module.log = noting  # `log_dict` calls it too

@@ -104,6 +104,9 @@ def test_one_arm_says_what_to_compare_it_with(make, name, partner):
 def test_an_arm_that_chose_no_dropout_alone_is_the_plain_model(make):
     arm = with_losses(make, "dropout", [0.2, 0.2], {"drop": 0.0})
     assert answer(make.summary({"dropout": arm}))[0].startswith("Use the plain model (every rate chosen is 0): least ")
+    worse = with_losses(make, "none", [0.9, 0.9])
+    wider = make.summary({"none": worse, "dropout": arm}, config={"arm_args": {"dropout": {"width": 32}}})
+    assert "the plain model with width=32 (every rate chosen is 0)" in answer(wider)[0]
 
 
 def test_many_rates_are_left_to_the_table(make):

@@ -96,6 +96,15 @@ def test_failures_on_one_side_name_the_retry(make, reason: str, again: bool) -> 
     (said,) = [text for text in warnings(make.summary(given)) if "unequal chances" in text]
     assert "plain 12 of 12, dropout 0 of 12" in said
     assert ("study.retry_failed=true" in said) is again
+    assert reason in said
+
+
+def test_arms_that_differ_in_more_than_dropout_are_named(make) -> None:
+    config = {"arm_args": {"dropout": {"width": 32}, "both": {"norm": "batch"}, "batchnorm": {"norm": "batch"}}}
+    summary = make.summary(config={**config, "model": {"width": 16}})
+    (said,) = [text for text in warnings(summary) if "arm_args" in text]
+    assert said.startswith("Besides dropout, arm_args gives dropout width=32, unlike")
+    assert not any("arm_args" in text for text in warnings(make.summary(config={**config, "model": {"width": 32}})))
 
 
 def test_a_metric_with_one_value_is_named(make):
