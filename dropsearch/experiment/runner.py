@@ -65,6 +65,7 @@ class ExperimentRun:
         self.interruption = Interruption()
         self.progress = Progress()
         self.budget: RunBudget | None = None
+        self.trained_before = 0
         self.remarks: list[str] = []
         """Notes of the run in addition to those of its context."""
 
@@ -82,6 +83,7 @@ class ExperimentRun:
         """Open the studies; create them if necessary."""
         studies = [arm_studies(self.context, storage, name) for name in self.context.config.arms]
         self.arm_runner = ArmRunner(self.context, studies, self.engine, self.interruption)
+        self.trained_before = sum(len(arm.results()) for arm in studies)
         if changed := sorted({name for arm in studies for name in arm.search.code_changes}):
             self.remarks.append(CODE_CHANGED.format(listed(changed)))
 
@@ -214,10 +216,10 @@ class ExperimentRun:
             tell(f"note: the winner is not logged as a model ({described(error)})")
 
     def _run_header(self) -> tuple[str, dict[str, str]]:
-        done = sum(len(arm.results()) for arm in self.arm_runner.studies)
         bought = self.budget.describe() if self.budget else ""
         is_chosen = self.plan is not None and (self.plan.layouts or self.context.config.engine.threads != "auto")
         threads = described_layout(self.context, self.plan) if self.plan is not None and is_chosen else ""
+        done = self.trained_before
         return run_header(self.context, self.engine.description, done, self.tracker.location, bought, threads)
 
     def _train(self) -> None:
@@ -258,6 +260,7 @@ class ExperimentRun:
             notes=(*notes(context), *self.remarks, *([self.budget.note(arms)] if self.budget else [])),
             fixed_luck=context.modules.fixed_luck,
             redraws_split=context.source.redraws_split,
+            trained_before=self.trained_before,
             complete=complete,
         )
 

@@ -11,12 +11,13 @@ from dropsearch.stats.shown import shown_side
 
 
 def measuring(summary: Summary) -> str:
-    """Return the cost of the measures in seconds and as a share of the run; empty if nothing was measured."""
+    """Return the cost of the measures in seconds, and as a share of a run in one piece; empty without measures."""
     if summary.evidence is None:
         return ""
     seconds = summary.evidence.seconds
-    share = 100 * seconds / summary.seconds if summary.seconds else math.nan
-    return f"what dropout did in the winners was measured in {seconds:.1f} s ({share:.0f} % of the run)"
+    in_one_piece = summary.seconds and not summary.trained_before
+    share = f" ({100 * seconds / summary.seconds:.0f} % of the run)" if in_one_piece else ""
+    return f"what dropout did in the winners was measured in {seconds:.1f} s{share}"
 
 
 def states(outcome: ArmOutcome) -> dict[str, int]:

@@ -42,6 +42,7 @@ def results(summary: Summary) -> dict[str, Any]:
             "seed": summary.seed,
             "versions": summary.versions,
             "seconds": summary.seconds,
+            "trained_before": summary.trained_before,
             "engine": summary.engine,
             "complete": summary.complete,
             "split": "drawn for each seed" if summary.redraws_split else "the same for all seeds",

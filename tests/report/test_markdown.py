@@ -16,7 +16,7 @@ from dropsearch.report.tables.evidence import claims_table, contrasts_table
 from dropsearch.report.tables.table import Table
 from dropsearch.report.terminal import closing
 from dropsearch.report.text.caveats import caveats
-from dropsearch.report.text.contents import duration
+from dropsearch.report.text.contents import duration, facts
 from dropsearch.report.text.escaping import block, code, escaped
 from dropsearch.report.text.shell import folded
 from dropsearch.report.text.verdict import answer
@@ -194,6 +194,13 @@ def test_measures_and_claims_are_summarized(make):
     assert "| gap at the best epoch (nats) | 0.118 | 0.0558 | 0.125 | 0.0513 |" in text
     assert "what dropout did in the winners was measured in 4.2 s (3 % of the run)" in text
     assert "## Evidence" not in markdown(make.summary())
+
+
+def test_what_earlier_commands_trained_is_not_said_to_be_done_in_the_last_one(make):
+    summary = make.with_evidence(trained_before=5, seconds=7)
+    found = dict(facts(summary))
+    assert found["trained"].endswith("retrainings, those of earlier commands included; the last one took 7 s")
+    assert found["evidence"].endswith("measured in 4.2 s")
 
 
 def test_the_markdown_has_every_contrast(make):

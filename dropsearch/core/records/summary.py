@@ -55,6 +55,8 @@ class Summary:
     """
     evidence: Evidence | None = None
     """Measured effects of dropout in the winners; None if not measured."""
+    trained_before: int = 0
+    """Number of trials and retrainings of earlier commands, which `seconds` does not count."""
     complete: bool = True
     """False if the run was interrupted, so that results are partial."""
 

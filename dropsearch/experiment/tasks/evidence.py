@@ -82,10 +82,11 @@ def _storage(context: ExperimentContext) -> Any:
 
 
 def _recorded_before(folder: Path) -> dict[str, Any]:
-    """Return the engine and duration of the run from its results.json, if available."""
+    """Return engine and duration of the run, and what it continued, from its results.json, if available."""
     try:
         recorded = json.loads((folder / "results.json").read_text())
-        return {"engine": str(recorded["engine"]), "seconds": float(recorded["seconds"])}
+        known = {"engine": str(recorded["engine"]), "seconds": float(recorded["seconds"])}
+        return known | {"trained_before": int(recorded["trained_before"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

@@ -8,6 +8,7 @@ from typing import Any
 from dropsearch.core.override_text import leaves
 from dropsearch.core.records import Summary
 from dropsearch.report import findings
+from dropsearch.report.text.phrases import counted
 
 PURPOSES = {
     "mlflow": "To see every curve in the browser:",
@@ -85,7 +86,9 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
     trials = sum(len(arm.trials) for arm in summary.arms.values())
     retrained = sum(len(c.results) for arm in summary.arms.values() for c in arm.confirmed)
     yield "study", f"{summary.study}, seed {summary.seed}, engine {summary.engine}"
-    yield "trained", f"{trials} trials and {retrained} retrainings in {duration(summary.seconds)}"
+    trained, took = f"{counted(trials, 'trial')} and {counted(retrained, 'retraining')}", duration(summary.seconds)
+    before = f", those of earlier commands included; the last one took {took}"
+    yield "trained", trained + (before if summary.trained_before else f" in {took}")
     if measured := findings.measuring(summary):
         yield "evidence", measured
     seeds = next((arm.winner.seeds for arm in summary.arms.values() if arm.winner), ())
