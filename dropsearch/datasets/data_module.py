@@ -59,6 +59,7 @@ class TensorDataModule(LightningDataModule):
     reading = "from examples in memory"
     """Description of the source of the rows' batches."""
     notes: tuple[str, ...] = ()
+    overlaps: tuple[str, ...] = ()
     """Caveats about the data for the report."""
 
     def __init__(

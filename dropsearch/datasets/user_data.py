@@ -64,6 +64,8 @@ class UserData:
         with seeded(seed):  # reading may draw random numbers and must not change the global state
             parts = self._parts = UserParts(module, name, seed)
             self._train, self._val, self._test = parts.train, parts.val, parts.test
+            self.overlaps: tuple[str, ...] = tuple(parts.overlaps())
+            """Sentences about examples of validation or test set that are also training examples."""
             self.rows, self.why_lockstep = rows_of(self._train)
             """The training set in memory, or None, and the reason why each row reads its own loader."""
             self.hooks = BatchHooks(module, is_double=is_double)
@@ -119,13 +121,12 @@ class UserData:
     @property
     def notes(self) -> tuple[str, ...]:
         """Warnings about the data, one line each."""
-        dropped = f"each epoch leaves out its incomplete batch, of size {self.left_out}"
+        dropped = f"training examples of an incomplete batch, which are dropped in each epoch: {self.left_out}"
         other = (
             "the training loader does not give the same batches again, so a trial's batches do not follow from its "
             "seed, and another run gives other results"
         )
-        parts = ([dropped] if self.left_out else []) + ([other] if self._unrepeatable else [])
-        return (*parts, *self._parts.overlaps())
+        return (*([dropped] if self.left_out else []), *([other] if self._unrepeatable else []))
 
     def to(self, device: torch.device | str) -> UserData:
         """Move the tensors of `rows` to a device; the user's loaders are unchanged."""

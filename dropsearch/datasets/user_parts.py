@@ -14,6 +14,12 @@ from dropsearch.datasets.held_data import held
 from dropsearch.datasets.shared_examples import common_examples
 from dropsearch.datasets.user_loaders import Part, each_loader, examples, length
 
+OVERLAP = {
+    "validation": "which favors settings that overfit, such as too little dropout",
+    "test": "so test results are too optimistic",
+}
+"""What it means that examples of a part are also training examples."""
+
 
 class UserParts:
     """The training, validation and test loaders of a data module.
@@ -70,13 +76,13 @@ class UserParts:
 
     def overlaps(self) -> Iterator[str]:
         """Yield a warning for each loader with examples that are also training examples."""
-        given = (("val", self.val), ("test", self.test))
+        given = (("validation", self.val), ("test", self.test))
         for part, loader in ((part, loader) for part, several in given for loader in each_loader(several)):
             shared = self._shared(loader)
             if shared:
                 yield (
                     f"{shared} of {examples(loader)} {part} examples of data={self.name} are also training examples, "
-                    f"so {part} results are too optimistic: split with a generator of a fixed seed"
+                    f"{OVERLAP[part]}: split with a generator of a fixed seed"
                 )
 
     def share_in_training(self) -> float:

@@ -48,7 +48,7 @@ def run_header(
         facts["W&B"] = f"project {tracking['project']}, {tracking['mode']}"
     if tracking.get("logdir"):
         facts["TensorBoard"] = tracking["logdir"]
-    if lines := notes(context):
+    if lines := (*notes(context), *source.overlaps):
         facts["note"] = "; ".join(lines)
     if done:
         facts["so far"] = f"{done} trials of study {config.study.name} are done; it continues"

@@ -259,6 +259,7 @@ class ExperimentRun:
             comparison_metric=metric,
             notes=(*notes(context), *self.remarks, *([self.budget.note(arms)] if self.budget else [])),
             fixed_luck=context.modules.fixed_luck,
+            overlaps=context.source.overlaps,
             redraws_split=context.source.redraws_split,
             trained_before=self.trained_before,
             complete=complete,

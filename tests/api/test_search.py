@@ -147,7 +147,7 @@ def test_the_learning_rate_of_a_factory_without_arguments_is_set_on_its_optimise
 def wide(lr: float, width: int, slope: float = 0.0) -> nets.LitNet:
     """With an argument that has no default, and one that makes another program of each value."""
     module = nets.LitNet(width=width, lr=lr)
-    module.drop = nn.Dropout(0.5) if slope < 0.5 else nn.Sequential(nn.LeakyReLU(slope), nn.Dropout(0.5))[1]
+    module.drop = nn.Dropout(0.5) if slope < 0.5 else nn.Sequential(nn.LeakyReLU(slope), nn.Dropout(0.5))[1]  # type: ignore[assignment]
     return module
 
 

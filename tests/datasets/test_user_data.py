@@ -25,7 +25,7 @@ def own(module: object) -> UserData:
 @pytest.mark.parametrize("batch_size", [32, 1000])
 def test_the_user_s_loader_and_the_rows_give_the_same_batches_in_every_epoch(batch_size: int):
     source = own(data.Digits(batch_size=batch_size))
-    loader, rows = source.train_loader(7), source.in_rows().train_loader(7)
+    loader, rows = source.train_loader(7), in_rows(source).train_loader(7)
     for epoch in range(3):
         loader.sampler.set_epoch(epoch)
         theirs, ours = list(loader), [tuple(t[piece] for t in rows.tensors) for piece in _pieces(rows, epoch)]
@@ -47,7 +47,7 @@ def test_the_order_is_a_function_of_the_seed():
 
 def test_a_set_that_is_not_shuffled_stays_in_order():
     source = own(data.Ordered())
-    assert torch.equal(next(iter(source.train_loader(1)))[0], next(iter(source.in_rows().train_loader(2)))[0])
+    assert torch.equal(next(iter(source.train_loader(1)))[0], next(iter(in_rows(source).train_loader(2)))[0])
 
 
 def test_what_setup_draws_follows_from_the_seed():
@@ -60,11 +60,16 @@ def test_what_setup_draws_follows_from_the_seed():
 
 def test_a_setup_that_splits_for_each_stage_keeps_the_test_set_out_of_training():
     source = own(data.ThreeWays())
-    train, val, test = map(examples, (source.in_rows().train_loader(0).tensors[0], *held_out(source)))
+    train, val, test = map(examples, (in_rows(source).train_loader(0).tensors[0], *held_out(source)))
     assert (len(train), len(val), len(test)) == (90, 30, 30)
     assert train.isdisjoint(test)
     assert train.isdisjoint(val)
     assert not [note for note in source.notes if "are training examples too" in note]
+
+
+def in_rows(source: UserData) -> Any:
+    """The data in rows, which there are."""
+    return source.in_rows()
 
 
 def held_out(source: UserData) -> list[torch.Tensor]:
@@ -77,12 +82,12 @@ def examples(rows: torch.Tensor) -> set[tuple[float, ...]]:
 
 def test_test_examples_that_are_training_examples_are_counted_and_said():
     source = own(data.Leaking())
-    shared = len(examples(source.in_rows().train_loader(0).tensors[0]) & examples(held_out(source)[1]))
+    shared = len(examples(in_rows(source).train_loader(0).tensors[0]) & examples(held_out(source)[1]))
     assert shared > 0
     assert (
         f"{shared} of 30 test examples of data=Leaking are also training examples, "
         "so test results are too optimistic: split with a generator of a fixed seed"
-    ) in source.notes
+    ) in source.overlaps
 
 
 def test_asking_leaves_the_global_generators_unchanged():
@@ -97,7 +102,7 @@ def test_sizes_and_what_is_left_out_are_known():
     source = own(data.WithTest())
     assert source.sizes == {"train": 105, "val": 45, "test": 100}
     assert (source.left_out, source.batch_size, source.input_shape) == (9, 32, (64,))
-    assert "each epoch leaves out its incomplete batch, of size 9" in source.notes
+    assert "training examples of an incomplete batch, which are dropped in each epoch: 9" in source.notes
     assert own(data.Digits()).test_dataloader() is None
 
 
@@ -162,7 +167,7 @@ def test_a_stream_that_goes_on_stays_open():
             return self.stream
 
     held = Held([0])
-    held.stream = (torch.tensor(each) for each in itertools.count())
+    held.stream = (torch.tensor(each) for each in itertools.count())  # type: ignore[assignment]
     assert not is_repeatable(held)
     assert next(held.stream) == 4
 

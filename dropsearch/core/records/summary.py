@@ -53,6 +53,8 @@ class Summary:
 
     If not, all models share the split that the data came with. Differences are then shown for that split.
     """
+    overlaps: tuple[str, ...] = ()
+    """Sentences about examples of validation or test set that are also training examples."""
     evidence: Evidence | None = None
     """Measured effects of dropout in the winners; None if not measured."""
     trained_before: int = 0

@@ -20,6 +20,7 @@ from dropsearch.report.numbers import (
 )
 from dropsearch.report.tables.evidence import claims_table, variation_tables
 from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
+from dropsearch.report.text.contrast_phrases import of_different_models
 
 BRIEF = 6
 """Maximum number of rows of a table in the first screen."""
@@ -105,7 +106,7 @@ def differences_table(summary: Summary) -> Table:
     scale = Scale(summary.comparison_metric)
     rows = tuple(
         (f"{found.a} - {found.b}", *contrast_cells(found, scale.differences), rate(found.effect))
-        for found in summary.contrasts
+        for found in of_different_models(summary, summary.contrasts)
     )
     columns = ("contrast", *CONTRAST, "P(a > b)")
     unit = ": percentage points" if scale.unit == " points" else f":{scale.unit}" if scale.unit else ""

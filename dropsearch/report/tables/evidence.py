@@ -8,6 +8,7 @@ from dropsearch.core.records import Claim, Evidence, Interval, Summary
 from dropsearch.report import measured_values
 from dropsearch.report.numbers import EMPTY, signed, with_unit
 from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
+from dropsearch.report.text.contrast_phrases import of_different_models
 
 ANSWERS = {"held": "yes", "did not hold": "no"}
 """Displayed words for answers; other answers are displayed unchanged."""
@@ -53,7 +54,7 @@ def contrasts_table(summary: Summary) -> Table:
             f"{found.a} - {found.b}",
             *contrast_cells(found, signed),
         )
-        for found in (evidence.contrasts if evidence else ())
+        for found in of_different_models(summary, evidence.contrasts if evidence else ())
         if evidence
     )
     columns = ("measure", "contrast", *OVER_SEEDS)

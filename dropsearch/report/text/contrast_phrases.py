@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from dropsearch.core.records import ArmOutcome, Comparison, Confirmed, Interval, Summary
@@ -31,6 +32,13 @@ def is_same(one: ArmOutcome, other: ArmOutcome) -> bool:
     if owner(one, one.winner) == owner(other, other.winner):
         return True
     return bool(one.winner.results) and model(one, one.winner) == model(other, other.winner)
+
+
+def of_different_models(summary: Summary, contrasts: Iterable[Comparison]) -> list[Comparison]:
+    """Return contrasts without those of arms that chose the model of an arm before them."""
+    arms = [*summary.arms.items()]
+    again = {name for n, (name, arm) in enumerate(arms) if any(is_same(arm, other) for _, other in arms[:n])}
+    return [each for each in contrasts if not {each.a, each.b} & again]
 
 
 def between(summary: Summary, one: str, other: str) -> Comparison | None:

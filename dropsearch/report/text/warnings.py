@@ -27,6 +27,7 @@ def warnings(summary: Summary) -> list[str]:
     return [
         *_interrupted(summary),
         *_openings(summary),
+        *(f"{sentence}." for sentence in summary.overlaps),
         *_failed_retrainings(summary),
         *_one_sided(summary),
         *_unequal_arguments(summary),

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from dropsearch.core.records import ComparisonMetric, Confirmed, Site
 from dropsearch.report.numbers import points, probability, shorten
 from dropsearch.report.tables.arms import arms_table, differences_table, params_table, rates_table, tables
+from dropsearch.report.tables.evidence import contrasts_table
 from dropsearch.report.tables.table import Table
 from dropsearch.report.terminal import closing
+from dropsearch.report.text.contrast_phrases import of_different_models
 
 ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
 
@@ -173,3 +175,16 @@ def test_an_accuracy_in_per_cent_is_shown_as_the_module_logs_it(make):
 
 def test_a_mean_of_one_seed_has_no_title_of_an_interval(make):
     assert "test accuracy\nmean" in arms_table(make.tested(none=[0.9], dropout=[0.95])).columns
+
+
+def test_differences_from_the_same_model_are_not_repeated(make):
+    summary = make.with_evidence()
+    contrasts = {(each.a, each.b) for each in of_different_models(summary, summary.contrasts)}
+    assert len(contrasts) == 6
+    none = summary.arms["none"]
+    dropout = replace(summary.arms["dropout"], winner=replace(none.winner, owner="none"))
+    same = replace(summary, arms={**summary.arms, "dropout": dropout})
+    left = {(each.a, each.b) for each in of_different_models(same, same.contrasts)}
+    assert left == {pair for pair in contrasts if "dropout" not in pair}
+    assert len(differences_table(same).rows) == 3
+    assert not any("dropout" in row[1] for row in contrasts_table(same).rows)

@@ -99,6 +99,10 @@ def test_failures_on_one_side_name_the_retry(make, reason: str, again: bool) -> 
     assert reason in said
 
 
+def test_examples_that_parts_share_stand_in_the_first_screen(make) -> None:
+    assert in_every_first_screen(make.summary(overlaps=("5 of 9 test examples are shared",)), "5 of 9 test examples")
+
+
 def test_arms_that_differ_in_more_than_dropout_are_named(make) -> None:
     config = {"arm_args": {"dropout": {"width": 32}, "both": {"norm": "batch"}, "batchnorm": {"norm": "batch"}}}
     summary = make.summary(config={**config, "model": {"width": 16}})
