@@ -48,7 +48,8 @@ def run_header(
         facts["W&B"] = f"project {tracking['project']}, {tracking['mode']}"
     if tracking.get("logdir"):
         facts["TensorBoard"] = tracking["logdir"]
-    if lines := (*notes(context), *source.overlaps):
+    no_test = () if source.has_test else ("there is no test set: arms are compared on the validation set",)
+    if lines := (*notes(context), *no_test, *source.overlaps):
         facts["note"] = "; ".join(lines)
     if done:
         facts["so far"] = f"{done} trials of study {config.study.name} are done; it continues"
@@ -78,8 +79,6 @@ def notes(context: ExperimentContext) -> tuple[str, ...]:
     lines = [*context.modules.notes]
     if context.rate_check:
         lines += context.rate_check.notes(context.config.model.name)
-    if not context.source.has_test:
-        lines.append("there is no test set: arms are compared on the validation set, which was also used for selection")
     if context.space.earlier:
         origin = masked(context.config.study.warm_start or "")
         lines.append(f"each arm's first trials include the best settings of {origin}, trained anew")

@@ -26,6 +26,8 @@ PLANNED = (
     ("dropout", "typical"),
 )
 """All pairs of the four main arms, then per-site rates against one shared rate and against typical rates."""
+WITHOUT_DROPOUT = (*PLANNED, ("dropout_shared", "none"), ("typical", "none"), ("dropout_shared", "typical"))
+"""The pairs where no arm has a rate for each site."""
 UNSCORED = "seeds without a score"
 """The luck that a contrast leaves out if a seed of one of its arms has no finite score."""
 ByExample = Mapping[int, Sequence[float]]
@@ -35,7 +37,7 @@ ByExample = Mapping[int, Sequence[float]]
 def planned_contrasts(arms: Iterable[str]) -> list[tuple[str, str]]:
     """Return the pairs of arms to compare, fixed before any result is seen; only pairs of arms that ran."""
     ran: Collection[str] = set(arms)
-    return [(a, b) for a, b in PLANNED if a in ran and b in ran]
+    return [(a, b) for a, b in (PLANNED if "dropout" in ran else WITHOUT_DROPOUT) if a in ran and b in ran]
 
 
 def contrasts_of(

@@ -184,8 +184,8 @@ def _check_same(study: optuna.Study, given: Mapping[str, Any], allow_code_change
     ):  # others may depend on the seed
         if not same(stored.get(key), given.get(key)):
             raise InputError(
-                f"{key} must be the same as when study {name} began ({stored.get(key)}), got {given.get(key)}: "
-                "choose another study.name to start a new study"
+                f"{key} must be the same as when study {name} began ({_brief(stored.get(key))}), got "
+                f"{_brief(given.get(key))}: choose another study.name to start a new study"
             )
     changed = changed_code(stored, given)
     if changed and not allow_code_changes:
@@ -193,6 +193,12 @@ def _check_same(study: optuna.Study, given: Mapping[str, Any], allow_code_change
             f"the code of {listed(changed)} must be the same as when study {name} began: undo the change, choose "
             "another study.name to start a new study, or set study.allow_code_changes=true if results stay the same"
         )
+
+
+def _brief(value: Any) -> str:
+    """Return a value for a message; of a sha256, its first digits."""
+    text = str(value)
+    return f"{text[:8]}..." if re.fullmatch(r"[0-9a-f]{64}", text) else text
 
 
 def listed(names: Sequence[str]) -> str:

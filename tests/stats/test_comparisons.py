@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from dropsearch.core.records import ARMS, ArmOutcome, ComparisonMetric, Confirmed, TestScores, TrialResult, TrialSpec
-from dropsearch.stats.comparisons import UNSCORED, compared, contrasted, contrasts_of, planned_contrasts
+from dropsearch.stats.comparisons import (
+    UNSCORED,
+    WITHOUT_DROPOUT,
+    compared,
+    contrasted,
+    contrasts_of,
+    planned_contrasts,
+)
 from dropsearch.stats.paired_tests import holm
 from tests.stats.simulations import ALL_ARMS, confirmation, family_wise_error
 
@@ -50,6 +57,9 @@ def test_all_arms_give_all_planned_contrasts():
         (["dropout", "batchnorm"], [("batchnorm", "dropout")]),
         (["none", "dropout"], [("dropout", "none")]),
         (["typical", "dropout"], [("dropout", "typical")]),
+        (["none", "typical"], [("typical", "none")]),
+        (["dropout_shared", "none", "typical"], [*WITHOUT_DROPOUT[-3:]]),
+        (["none", "dropout", "typical"], [("dropout", "none"), ("dropout", "typical")]),
     ],
 )
 def test_only_contrasts_whose_arms_ran_are_planned(arms, contrasts):
@@ -73,6 +83,7 @@ def test_a_seed_without_a_score_leaves_out_luck():
         if name == "dropout":
             acc[3], examples[3] = math.nan, []
         arm = arm_with(name, acc)
+        assert arm.test is not None
         arms[name] = replace(arm, test=replace(arm.test, correct_by_example=tuple(examples)))
     found = {(each.a, each.b): each for each in compare(arms)}
     assert {pair: each.missing for pair, each in found.items()} == {

@@ -42,12 +42,19 @@ def of_different_models(summary: Summary, contrasts: Iterable[Comparison]) -> li
 
 
 def between(summary: Summary, one: str, other: str) -> Comparison | None:
-    """Return the planned contrast of two arms, or of an arm with the same model as `one` and the other."""
-    known = summary.arms.get(one)
-    alike = [one, *(arm for arm in summary.arms if known and arm != other and is_same(summary.arms[arm], known))]
+    """Return the planned contrast of two arms, or of arms with the same models, under the names of the two."""
+    names = dict.fromkeys(_with_model(summary, one, other), one)
+    names |= {arm: other for arm in _with_model(summary, other, one) if arm not in names}
     planned = {frozenset((c.a, c.b)): c for c in reversed(summary.contrasts)}
-    found = (planned.get(frozenset((arm, other))) for arm in alike)
-    return next(filter(None, found), None)
+    pairs = ((a, b) for a in names for b in names if names[a] == one and names[b] == other)
+    found = next(filter(None, (planned.get(frozenset(pair)) for pair in pairs)), None)
+    return None if found is None else dataclasses.replace(found, a=names[found.a], b=names[found.b])
+
+
+def _with_model(summary: Summary, name: str, other: str) -> list[str]:
+    """Return an arm and all arms that chose its model, but for another one."""
+    known = summary.arms.get(name)
+    return [name, *(arm for arm in summary.arms if known and arm != other and is_same(summary.arms[arm], known))]
 
 
 def lead_of(summary: Summary, contrast: Comparison, name: str) -> float:

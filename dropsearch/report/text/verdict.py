@@ -18,6 +18,7 @@ from dropsearch.report.text.phrases import (
     counted,
     listed,
     monitored,
+    on_test,
     own_arguments,
     short_names,
 )
@@ -56,12 +57,15 @@ def answer(summary: Summary) -> tuple[str, ...]:
 def _use(summary: Summary, name: str) -> str:
     outcome, scale = summary.arms[name], Scale(summary.comparison_metric)
     score = judged(outcome, summary.comparison_metric)
-    measured = f"{summary.comparison_metric.label} {scale.score(score)}" if math.isfinite(score.mean) else ""
+    known_score = scale.score(score) if math.isfinite(score.mean) else ""
+    measured = f"{summary.comparison_metric.label} {known_score}" if known_score and on_test(summary) else ""
+    of_choice = loss(findings.confirmed_loss(outcome)) if measured or not known_score else known_score
     count = len(outcome.winner.results) if outcome.winner else 0
     known = len(finite(outcome.scores(summary.comparison_metric)))
     seeds = f"{known} of {count} fresh seeds" if 0 < known < count else counted(count, "fresh seed")
     splits = f" and split{'' if count == 1 else 's'}" if summary.redraws_split else ", one split"
-    return f"Use {_model(summary, name)}: {_why(summary, name)}{'; ' if measured else ''}{measured}, {seeds}{splits}."
+    scores = "; ".join(filter(None, [_why(summary, name, of_choice), measured]))
+    return f"Use {_model(summary, name)}: {scores}, {seeds}{splits}."
 
 
 def _model(summary: Summary, name: str) -> str:
@@ -85,11 +89,11 @@ def _model(summary: Summary, name: str) -> str:
     return f"{title} with {'rates' if len(rates) > 1 else 'rate'} {listed} ({', '.join(short_names(list(rates)))})"
 
 
-def _why(summary: Summary, name: str) -> str:
+def _why(summary: Summary, name: str, value: str) -> str:
+    """Return by which value of the monitored metric an arm was chosen."""
     won = {arm: outcome.winner for arm, outcome in summary.arms.items() if outcome.winner}
     best = min(won.values(), key=lambda winner: winner.mean_val_loss)
     chosen, metric = won[name], monitored(summary)
-    value = loss(findings.confirmed_loss(summary.arms[name]))
     if chosen.mean_val_loss == best.mean_val_loss:
         return f"{'best' if summary.monitor.mode == 'max' else 'least'} {metric} {value}"
     first = next(arm for arm, winner in won.items() if winner is best)

@@ -27,6 +27,7 @@ def warnings(summary: Summary) -> list[str]:
     return [
         *_interrupted(summary),
         *_openings(summary),
+        *_no_test(summary),
         *(f"{sentence}." for sentence in summary.overlaps),
         *_failed_retrainings(summary),
         *_one_sided(summary),
@@ -62,6 +63,14 @@ def _openings(summary: Summary) -> Iterator[str]:
         yield (
             f"The test set was opened for {listed([*map(arm_title, later)])} after a run had shown the results of "
             f"{listed([*map(arm_title, first)])}: p-values are too small if those had a say in running it again."
+        )
+
+
+def _no_test(summary: Summary) -> Iterator[str]:
+    if summary.contrasts and not on_test(summary):
+        yield (
+            "There is no test set: the validation set that chose the winners also compares them, which favors arms "
+            "with more to choose from. A test set would judge them."
         )
 
 

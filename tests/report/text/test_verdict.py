@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dropsearch.core.records import ARMS, Comparison, Interval, best_arm
+from dropsearch.core.records import ARMS, Comparison, ComparisonMetric, Interval, best_arm
 from dropsearch.report.html.page import page
 from dropsearch.report.markdown import markdown
 from dropsearch.report.results import results
@@ -12,6 +12,8 @@ from dropsearch.report.terminal import closing
 from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.phrases import short_names
 from dropsearch.report.text.verdict import answer, rates_by_site, verdict
+from dropsearch.report.text.warnings import warnings
+from dropsearch.stats.comparisons import compared
 
 LOW, HIGH = [0.90, 0.91, 0.92, 0.90] * 2, [0.95, 0.97, 0.96, 0.95] * 2
 
@@ -228,6 +230,31 @@ def test_a_contrast_of_the_same_model_counts(make):
     found = answer(replace(tested, arms=arms))
     assert "was not compared" not in found[1]
     assert found[2].startswith("Dropout at typical rates is worse by")
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_other_arm_of_a_contrast_may_be_one_of_its_model(make, better):
+    """`dropout_shared` has no contrast with plain of its own."""
+    sizes = (0.07, 0.06, 0.08) if better else (-0.07, -0.08, -0.06)
+    found = contrast("dropout", "none", *sizes, 0.002)
+    one = with_losses(make, "dropout", [0.2] * 8, {"a": 0.3, "b": 0.3})
+    same = replace(one, arm=ARMS["dropout_shared"], winner=replace(one.winner, owner="dropout"))
+    arms = {"none": with_losses(make, "none", [0.1] * 8), "dropout": one, "dropout_shared": same}
+    _, tied, worse = answer(replace(with_contrasts(make, found), arms=arms))
+    if better:
+        assert "dropout by 7.00 points (95 % CI 6.00 to 8.00), dropout with one rate by 7.00 points" in tied
+    else:
+        assert worse.startswith("Dropout and dropout with one rate are worse by 7")
+
+
+def test_without_a_test_set_one_number_stands_for_choice_and_score(make):
+    metric = ComparisonMetric("val_loss", "val_loss", "val loss", percent=False, higher_is_better=False)
+    arms = {"none": with_losses(make, "none", [0.1, 0.2] * 4), "dropout": with_losses(make, "dropout", [0.3, 0.4] * 4)}
+    summary = make.summary(arms, comparison_metric=metric, comparisons=compared(arms, metric))
+    first = answer(summary)[0]
+    assert "least validation loss 0.150 (95 % CI over seeds 0.105 to 0.195), 8 fresh seeds" in first
+    assert "val loss" not in first
+    assert any(text.startswith("There is no test set") for text in warnings(summary))
 
 
 def test_arms_that_found_equal_settings_apart_are_the_same_model(make):
