@@ -19,7 +19,11 @@ from torch._C._functorch import (
     maybe_get_level,
     peek_interpreter_stack,
 )
-from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter, temporarily_pop_interpreter_stack
+from torch._functorch.pyfunctorch import (
+    VmapInterpreter,
+    retrieve_current_functorch_interpreter,
+    temporarily_pop_interpreter_stack,
+)
 from torch.autograd import Function
 from torch.distributions import Distribution, dirichlet
 
@@ -31,6 +35,12 @@ def outside() -> Iterator[None]:
     """Leave the innermost `vmap` level, if there is one, for the duration of the context."""
     with nullcontext() if peek_interpreter_stack() is None else temporarily_pop_interpreter_stack():
         yield
+
+
+def current_level() -> int:
+    """Return the level of the innermost transform of functorch; 0 outside of all."""
+    interpreter = peek_interpreter_stack()
+    return 0 if interpreter is None else interpreter.level()
 
 
 def of_rows(tensor: Tensor) -> Tensor | None:
@@ -135,6 +145,8 @@ def expanded(tensor: Tensor) -> Tensor:
     if interpreter is None or is_batchedtensor(tensor):
         return tensor
     current: Any = retrieve_current_functorch_interpreter()
+    if not isinstance(current, VmapInterpreter):  # the step itself differentiates by `torch.func`
+        return tensor
     rows = current.batch_size()
     with outside():
         copies = tensor.expand(rows, *tensor.shape).clone()
@@ -156,11 +168,17 @@ def of_current_rows(values: Tensor) -> Tensor:
 @contextmanager
 def quiet_loops() -> Iterator[None]:
     """Suppress torch's warnings about operations that `vmap` runs in a loop over rows."""
+    _quiet.append(True)
     functorch._set_vmap_fallback_warning_enabled(False)
     try:
         yield
     finally:
-        functorch._set_vmap_fallback_warning_enabled(True)
+        _quiet.pop()
+        functorch._set_vmap_fallback_warning_enabled(not _quiet)
+
+
+_quiet: list[bool] = []
+"""One item for each open context of `quiet_loops`."""
 
 
 @contextmanager

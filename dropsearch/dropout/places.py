@@ -129,6 +129,27 @@ def read_names(kinds: frozenset[type]) -> frozenset[str]:
 
 
 @cache
+def step_names(kinds: frozenset[type]) -> frozenset[str]:
+    """Return the names that the code of classes reads in what may run in a step."""
+    functions = (each for each in functions_of(kinds) if not each.__name__.startswith(_APART))
+    found = {name for function in functions for name in _loaded(as_written(function).__code__)}
+    return frozenset(found | {"_hparams"} if "hparams" in found else found)
+
+
+_APART = (
+    "on_",
+    "__init__",
+    "configure_",
+    "setup",
+    "teardown",
+    "train_dataloader",
+    "val_dataloader",
+    "test_",
+    "predict_",
+)
+
+
+@cache
 def functions_of(kinds: frozenset[type]) -> frozenset[FunctionType]:
     """Return the functions of classes, and the users' functions that these name."""
     methods = {each for kind in kinds for each in _class_functions(kind)}

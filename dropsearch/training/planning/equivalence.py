@@ -18,15 +18,17 @@ from dropsearch.core.records import Site, TrialSpec
 from dropsearch.core.user_errors import place_of_class, place_of_error
 from dropsearch.dropout.row_control import RowBits, Shapes, mask_shapes, row_rates
 from dropsearch.dropout.trial_control import VALIDATION, TrialControl
-from dropsearch.training.logged_steps import call_step, captured_logs, evaluate, in_precision, set_to_train
+from dropsearch.training.logged_steps import call_step, captured_logs, evaluate, in_precision, runs_aside, set_to_train
+from dropsearch.training.planning.held_tensors import held_in_double
 from dropsearch.training.planning.trial_proof import double, trials_difference
 from dropsearch.training.protocols import DataSource, TrainerSettings, is_in_memory
 from dropsearch.training.sequential import ModuleFactory
 from dropsearch.training.trainers import bare_trainer
+from dropsearch.training.vectorized.differing import differing_attributes
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.held_once import equal_in_all, noting_changed_buffers
 from dropsearch.training.vectorized.observation import traits_of
-from dropsearch.training.vectorized.row_optimizers import RowOptimizer, configure_optimizer, parameter_order
+from dropsearch.training.vectorized.row_optimizers import RowOptimizer, configure_optimizer, parameter_order, take_step
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step_traits import StepTraits
@@ -59,10 +61,9 @@ def check_equivalence(
         return f"trainer.precision={settings.precision} is not supported by vectorized training"
     try:
         trainer = bare_trainer(data.train_loader(specs[0].seed), settings.max_epochs, settings.accumulation)
-        make_module = without_modes(make_module)
-        with DoublePrecision():
+        with held_in_double(without_modes(make_module)) as make_module, DoublePrecision():
             by_trials = not is_in_memory(data) or bool(settings.trainer())
-            if by_trials or not _traits(make_module, data, trainer, specs[0]).is_plain:
+            if by_trials or not _traits(make_module, data, trainer, specs).is_plain:
                 return trials_difference(make_module, data, settings, specs, tolerance=TOLERANCE)
             return _compare(make_module, data, trainer, specs)
     except UnsupportedError as error:
@@ -78,10 +79,15 @@ def _explain(error: Exception) -> str:
     return next(explanations, f"{type(error).__name__}: {message[:200]}")
 
 
-def _traits(make_module: ModuleFactory, data: DataSource, trainer: Trainer, spec: TrialSpec) -> StepTraits:
-    loader = data.train_loader(spec.seed)
-    module = in_precision(make_module(spec), torch.float64)
-    return traits_of(module, lambda each: RowTrainer(trainer, each, data, loader), data)
+def _traits(
+    make_module: ModuleFactory, data: DataSource, trainer: Trainer, specs: tuple[TrialSpec, TrialSpec]
+) -> StepTraits:
+    loader = data.train_loader(specs[0].seed)
+    module, other = (in_precision(make_module(spec), torch.float64) for spec in specs)
+    differing = set() if runs_aside(module) else differing_attributes(module, other, numbers=False)
+    traits = traits_of(module, lambda each: RowTrainer(trainer, each, data, loader), data)
+    traits.carried |= differing
+    return traits
 
 
 def _compare(make_module: ModuleFactory, data: DataSource, trainer: Trainer, specs: tuple[TrialSpec, TrialSpec]) -> str:
@@ -116,7 +122,7 @@ def _compare(make_module: ModuleFactory, data: DataSource, trainer: Trainer, spe
             if difference:
                 return _different(difference, sequential[row])
         for row, (optimizer, row_optimizer) in enumerate(optimizers):
-            optimizer.step()
+            take_step(optimizer)
             row_optimizer.step(rows.unused_spans(row))
     return _evaluation_difference(sequential, specs, rows, runner, _validation_batch(data))
 

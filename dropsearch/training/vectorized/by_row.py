@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dropsearch._compat.row_values import in_rows, level_of, of_rows, outside
-from dropsearch.core.batches import combined, mapped, tensors
+from dropsearch.core.batches import combined, leaves, mapped, tensors
 
 _OPERATORS = (
     "add radd sub rsub mul rmul truediv rtruediv floordiv mod neg abs pow rpow matmul getitem iter len contains bool "
@@ -47,7 +47,14 @@ def by_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
 
 
 def together(values: list[Any], given: Any) -> Any:
-    """Return the values of all rows as batched tensors at the `vmap` level of `given`."""
+    """Return the values of all rows as batched tensors at the `vmap` level of `given`.
+
+    Raises:
+        RowsDifferError: The values differ in shapes, or in what is no tensor.
+    """
+    forms = [[tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in leaves(each)] for each in values]
+    if any(repr(form) != repr(forms[0]) for form in forms):  # NaN is not equal to itself
+        raise RowsDifferError(forms)
     level = level_of(tensors(given))
     return combined(values, lambda leaf: in_rows(torch.stack(leaf), level) if isinstance(leaf[0], Tensor) else leaf[0])
 

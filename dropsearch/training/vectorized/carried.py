@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from dropsearch.core.batches import combined, replaced, same
 from dropsearch.core.errors import UnsupportedError
+from dropsearch.core.global_state import changed
 from dropsearch.dropout.places import read_names
 from dropsearch.training.vectorized.attribute_contents import CHANGEABLE
 from dropsearch.training.vectorized.by_row import RowsDifferError
 from dropsearch.training.vectorized.filled_lists import OUTPUTS, armed, is_stand_in, stand_in
-from dropsearch.training.vectorized.step_traits import Attribute
+from dropsearch.training.vectorized.row_trainer import StepTrainer
+from dropsearch.training.vectorized.step_rates import RATES, Rates, rates_of
+from dropsearch.training.vectorized.step_traits import Attribute, StepTraits
 from dropsearch.training.vectorized.watched_parts import (
     assign,
     attributes,
@@ -43,30 +46,31 @@ class CarriedAttributes:
 
     Args:
         skeleton: The module that runs the steps.
-        appended: Attributes that steps change; of these, lists of outputs are not loaded before a step reads them.
+        traits: What steps change and read; lists to which they append are not loaded before a step reads them.
     """
 
-    def __init__(self, skeleton: nn.Module, appended: Collection[Attribute]) -> None:
-        self._skeleton, self._appended = skeleton, appended
+    def __init__(self, skeleton: nn.Module, traits: StepTraits) -> None:
+        self._skeleton, self._traits = skeleton, traits
         self._read = read_names(frozenset(type(part) for part in watched_parts(skeleton).values()))
-        self._loaded: set[Attribute] = set()
-        """Lists to which steps append, and that they read."""
+        self._loaded: set[Attribute] = {RATES} if traits.reads_rates else set()
+        """What is loaded since a step has read it."""
         self._values: dict[Attribute, Any] = {}
 
     def load(self, attribute: Attribute) -> None:
-        """Load a list to which steps append from now on."""
+        """Load a list to which steps append, or `RATES`, from now on."""
         self._loaded.add(attribute)
 
-    def of(self, modules: Sequence[nn.Module], names: Collection[Attribute]) -> dict[str, Tensor]:
-        """Return the tensors of the attributes `names` of some rows, `[rows, ...]` each.
+    def of(self, modules: Sequence[Any]) -> dict[str, Tensor]:
+        """Return the tensors of the changed attributes of some rows, `[rows, ...]` each.
 
         Raises:
             RowsDifferError: Values that are no numbers differ between the rows.
             UnsupportedError: Trials share an object that changes.
         """
-        tensors: dict[str, Tensor] = {}
         self._values = {}
-        for path, name in names:
+        if modules and RATES in self._loaded:
+            self._values[RATES] = _combined([rates_of(module.trainer) for module in modules])
+        for path, name in self._traits.carried if modules else ():
             parts = [part_at(module, path) for module in modules]
             own = part_at(self._skeleton, path)
             if own is None or any(part is None for part in parts):
@@ -75,13 +79,14 @@ class CarriedAttributes:
             self._require_own(own, parts, values, path, name)
             if name not in self._read and COMPUTED.isdisjoint(self._read):
                 continue
-            is_appended = (path, name) in self._appended and (path, name) not in self._loaded
+            is_appended = (path, name) in self._traits.attributes and (path, name) not in self._loaded
             if is_appended and isinstance(values[0], OUTPUTS):
                 self._values[path, name] = stand_in(values[0], (path, name))
                 continue
-            for part in _differing_in(self._values.setdefault((path, name), _combined(values))):
-                tensors[str(id(part))] = torch.stack([_tensor(each) for each in part.values])
-        return tensors
+            self._values[path, name] = _combined(values)
+        found = [part for value in self._values.values() for part in _differing_in(value)]
+        device = next((each.device for each in self._skeleton.parameters()), None)
+        return {str(id(part)): torch.stack([_tensor(each, device) for each in part.values]) for part in found}
 
     def _require_own(self, own: Any, parts: Sequence[Any], values: Sequence[Any], path: str, name: str) -> None:
         """Raise an error if rows share the object that has an attribute, or a container that it holds."""
@@ -95,16 +100,37 @@ class CarriedAttributes:
     @contextmanager
     def shown(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
         """Give the skeleton the attributes of the rows; `tensors` are those of `of`, inside of `vmap`."""
-        parts = {path: part_at(self._skeleton, path) for path, _ in self._values}
-        before = {(path, name): attributes(parts[path]).get(name, _ABSENT) for path, name in self._values}
+        own = {attribute: value for attribute, value in self._values.items() if attribute != RATES}
+        parts = {path: part_at(self._skeleton, path) for path, _ in own}
+        before = {(path, name): attributes(parts[path]).get(name, _ABSENT) for path, name in own}
         filled = lambda value: tensors[str(id(value))] if isinstance(value, _Differing) else value  # noqa: E731
         try:
-            for (path, name), value in self._values.items():
+            for (path, name), value in own.items():
                 _set(parts[path], name, value if is_stand_in(value) else replaced(value, filled))
-            yield
+            with self._rates_shown(replaced(self._values.get(RATES), filled)):
+                yield
         finally:
             for (path, name), value in before.items():
                 _set(parts[path], name, value)
+
+    @contextmanager
+    def as_first(self, modules: Sequence[nn.Module]) -> Iterator[None]:
+        """Give the skeleton the state of the first of some rows, for a step of it alone; restore it at the end."""
+        before = {name: value.clone() for name, value in self._skeleton.state_dict().items()}
+        if modules:
+            self._skeleton.load_state_dict(modules[0].state_dict())
+        own = {name: value[0] for name, value in self.of(modules[:1]).items()}
+        try:
+            with self.shown(own) if modules else nullcontext(), self.guarded():
+                yield
+        finally:
+            self._skeleton.load_state_dict(before)
+
+    @contextmanager
+    def _rates_shown(self, rates: Rates | None) -> Iterator[None]:
+        stepping = vars(self._skeleton).get("_trainer")
+        with changed(stepping, rates=rates) if isinstance(stepping, StepTrainer) else nullcontext():
+            yield
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -117,8 +143,8 @@ COMPUTED = frozenset({"getattr", "vars", "__dict__", "attrgetter", "eval", "exec
 """Names of what reads attributes by names that code computes."""
 
 
-def _tensor(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+def _tensor(value: Any, device: torch.device | None) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device=device)
 
 
 def _set(part: Any, name: str, value: Any) -> None:

@@ -7,18 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dropsearch.training.vectorized.step_traits import Attribute
+from dropsearch.training.vectorized.step_traits import Attribute, NotLoadedError
 
 OUTPUTS = (list, set, collections.deque)
 """Containers to which steps append what a hook reads."""
-
-
-class FilledListRead(Exception):  # noqa: N818 - no error: the step is taken again
-    """A step reads a container to which steps append; `attribute` is where it is."""
-
-    def __init__(self, attribute: Attribute) -> None:
-        super().__init__(f"a step reads {attribute[1]}, to which steps append")
-        self.attribute = attribute
 
 
 class _Hidden:
@@ -33,7 +25,7 @@ class _Guarded:
 
     def __copy__(self) -> Any:
         if self.is_armed:
-            raise FilledListRead(self.attribute)
+            raise NotLoadedError(self.attribute)
         return next(kind for kind in OUTPUTS if isinstance(self, kind))(self)  # type: ignore[call-overload]
 
 
@@ -42,7 +34,7 @@ def _guarded(kind: type, name: str) -> Callable[..., Any]:
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.is_armed:
-            raise FilledListRead(self.attribute)
+            raise NotLoadedError(self.attribute)
         return original(self, *args, **kwargs)
 
     return method
@@ -82,7 +74,7 @@ def is_stand_in(value: Any) -> bool:
 
 @contextmanager
 def armed(values: Iterable[Any]) -> Iterator[None]:
-    """Let stand-ins among some values raise `FilledListRead` where code reads them in this context."""
+    """Let stand-ins among some values raise `NotLoadedError` where code reads them in this context."""
     found = [value for value in values if is_stand_in(value)]
     for each in found:
         each.is_armed = True
@@ -91,7 +83,7 @@ def armed(values: Iterable[Any]) -> Iterator[None]:
     except TypeError as error:  # of PyTorch and NumPy, which read a list past its methods
         if not found or not any(name in str(error) for name in (_Hidden.__name__, *_NAMES)):
             raise
-        raise FilledListRead(found[0].attribute) from error
+        raise NotLoadedError(found[0].attribute) from error
     finally:
         for each in found:
             each.is_armed = False

@@ -52,12 +52,11 @@ class FirstSteps:
         skeleton = self.runner.skeleton
         batch = cast(stack.of(stack.rows[0]), self.dtype)
         self.runner.set_mode(training=True)  # a new shape may occur after an evaluation
-        state = {name: value.clone() for name, value in skeleton.state_dict().items()}
         plain = self.runner.traits.is_plain
         logs = captured_logs(skeleton) if plain else EffectRecorder(skeleton, self.runner.traits).recording()
-        with logs, noting_changed_buffers(skeleton) as changing:
+        row = self.runner.carried.as_first(self.runner.modules)
+        with row, logs, noting_changed_buffers(skeleton) as changing:
             shapes = mask_shapes(skeleton, self._sites, lambda: call_step(skeleton.training_step, batch, 0))
-        skeleton.load_state_dict(state)  # the step updated BatchNorm's running statistics
         self._shapes[stack.shape] = shapes
         self._changing |= changing
         return shapes

@@ -24,6 +24,7 @@ from dropsearch.training.vectorized.reads import NotedReads, RowReads, metric_fu
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
 from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
 from dropsearch.training.vectorized.step_call import StepCall, report_compiling
+from dropsearch.training.vectorized.step_rates import rates_of
 from dropsearch.training.vectorized.step_traits import StepTraits, static_traits
 from dropsearch.training.vectorized.vmap_modes import VmapRNN
 
@@ -45,9 +46,11 @@ def traits_of(
     with _collected(errors):
         optimizer, schedules = configure_optimizer(module)
         traits.has_plateau = any(schedule.monitor is not None for schedule in schedules)
-        trainer.now(optimizers=[optimizer])
+        trainer.now(optimizers=[optimizer], lr_scheduler_configs=schedules)
     begin(module, traits)
-    stepping = module.trainer = StepTrainer(trainer)
+    stepping = StepTrainer(trainer)
+    stepping.attach(module)
+    stepping.rates = rates_of(trainer)
     with seeded(0):
         for step, given in (("training_step", batch), ("validation_step", val_batch)):
             stepping.enter(step)
@@ -55,7 +58,7 @@ def traits_of(
             # A training step may take gradients.
             with _collected(errors), torch.set_grad_enabled(step == "training_step"):
                 _observe(module, step, given, traits)
-    traits.uses_clock = stepping.has_read_clock
+    traits.uses_clock, traits.reads_rates = stepping.has_read_clock, stepping.has_read_rates
     return traits
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dropsearch._compat.python_calls import can_be_shown
-from dropsearch._compat.row_values import base_of, expanded, is_of_row, of_rows, outside
-from dropsearch.core.batches import leaves, mapped, tensors
+from dropsearch._compat.row_values import base_of, current_level, expanded, is_of_row, of_rows, outside
+from dropsearch.core.batches import mapped, tensors
 from dropsearch.training.vectorized.by_row import RowArray, RowsDifferError, by_row, each_row, together
 from dropsearch.training.vectorized.row_gaps import closed, in_gap, takes_rows
 
@@ -69,6 +69,8 @@ class RowReads(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if current_level() > 1:  # within transforms of the step itself
+            return func(*args, **(kwargs or {}))
         if func in VALUES and (values := of_rows(args[0].detach())) is not None:
             self.used = True
             return self._value(func, args, values)
@@ -124,9 +126,6 @@ class RowReads(TorchFunctionMode):
         if values is None:
             return func(*args, **kwargs)
         self.used = True
-        forms = [[tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in leaves(each)] for each in values]
-        if any(form != forms[0] for form in forms):
-            raise RowsDifferError(forms)
         return together(values, (args, kwargs))
 
     def python_call(

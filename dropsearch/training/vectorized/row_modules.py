@@ -50,7 +50,7 @@ class RowModules:
 
     def start(self, trial_row: TrialRow, optimizer: Any) -> None:
         """Run the hooks of a row at the start of its training."""
-        view_of(trial_row).now(optimizers=[optimizer])
+        view_of(trial_row).now(optimizers=[optimizer], lr_scheduler_configs=trial_row.schedules)
         for hook in ("on_fit_start", "on_train_start"):
             self._hooks.run(trial_row, hook)
 

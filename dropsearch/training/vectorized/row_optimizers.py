@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -100,7 +101,7 @@ class RowOptimizer:
 
     def step(self, unused: Collection[Span] = ()) -> None:
         """Step the row; parameters in the columns `unused` have no gradient and stay as they are."""
-        self._fused(unused) if self._fused else self._optimizer.step()
+        self._fused(unused) if self._fused else take_step(self._optimizer)
 
     def state(self) -> list[Tensor]:
         """Return the tensors of the optimizer's state."""
@@ -111,6 +112,26 @@ class RowOptimizer:
         """Continue in another row with the current state; call it after the module was bound to that row."""
         if self._fused:
             self._fused.move(rows, row)
+
+
+def take_step(optimizer: Any) -> None:
+    """Let an optimizer step by the present gradients; a class of a user gets a closure, as under Lightning."""
+    if type(optimizer).__module__.startswith("torch.") or not inspect.signature(optimizer.step).parameters:
+        optimizer.step()
+    else:
+        optimizer.step(_Computed(type(optimizer).__name__))
+
+
+class _Computed:
+    """The closure of an optimizer, whose gradients are computed; as a second call asks for others, it is refused."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._is_called = name, False
+
+    def __call__(self) -> None:
+        if self._is_called:
+            raise UnsupportedError(f"{self._name} evaluates the loss several times per step")
+        self._is_called = True
 
 
 def group_spans(rows: StackedState, module: LightningModule, optimizer: Optimizer) -> list[Span]:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.trainers import batches_in
+from dropsearch.training.vectorized.step_rates import RATES, Rates, StepOptimizer, StepSchedule
+from dropsearch.training.vectorized.step_traits import NotLoadedError
 
 _FIXED = {
     "barebones": False, "callbacks": (), "check_val_every_n_epoch": 1,
@@ -45,7 +47,9 @@ class RowTrainer:
             _metrics={},
             _log=None,
         )
-        self.now(current_epoch=0, global_step=0, optimizers=[], training=True, validating=False)
+        self.now(
+            current_epoch=0, global_step=0, optimizers=[], lr_scheduler_configs=[], training=True, validating=False
+        )
 
     @property
     def state(self) -> TrainerState:
@@ -72,6 +76,8 @@ class RowTrainer:
     def now(self, **facts: Any) -> None:
         """Set attributes that change during a trial: epoch, step, optimizers, or whether it validates."""
         vars(self).update(facts)
+        if "optimizers" in facts:
+            self.strategy.optimizers = facts["optimizers"]  # what `self.optimizers()` of a module returns
 
     def take(self, metrics: dict[str, float]) -> None:
         """Store logged metrics."""
@@ -85,9 +91,42 @@ class StepTrainer:
         self._trainer = trainer
         self.step = "training_step"
         self.has_read_clock = False
+        self.has_read_rates = False
+        self.rates: Rates | None = None
+        """What the step may read of optimizers and schedules; None if it is not loaded."""
+
+    def attach(self, module: Any) -> None:
+        """Become the Trainer of a module, whose optimizer and schedules are those of a step."""
+        module.trainer = self
+        vars(module).update(optimizers=self._optimizer, lr_schedulers=self._schedules)
+
+    @property
+    def optimizers(self) -> list[StepOptimizer]:
+        """The optimizer of the rows."""
+        return [StepOptimizer(self._read)]
+
+    @property
+    def lr_scheduler_configs(self) -> list[StepSchedule]:
+        """The schedules of the rows."""
+        return [StepSchedule(self._read, index) for index in range(len(self._read()["last"]))]
+
+    def _optimizer(self, use_pl_optimizer: bool = True) -> StepOptimizer:
+        return self.optimizers[0]
+
+    def _schedules(self) -> Any:
+        found = self.lr_scheduler_configs
+        return found if len(found) > 1 else found[0] if found else None
+
+    def _read(self) -> Rates:
+        self.has_read_rates = True
+        if not self._trainer.optimizers:
+            raise UnsupportedError(f"{self.step} reads trainer.optimizers, which differs between trials")
+        if self.rates is None:
+            raise NotLoadedError(RATES)
+        return self.rates
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("optimizers", "callback_metrics", "logged_metrics"):
+        if name in ("callback_metrics", "logged_metrics"):
             raise UnsupportedError(f"{self.step} reads trainer.{name}, which differs between trials")
         if name in CLOCK:
             self.has_read_clock = True

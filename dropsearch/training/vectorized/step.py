@@ -134,13 +134,13 @@ class HostStep(VectorizedStep):
 
         def step(group: list[int], part: StackedState | RowsPart) -> None:
             own, rates = stacks[group[0]].part(group), self._rates
+            if self.row_modules is not None:
+                self.runner.modules = [trial_rows[row].module for row in group]
             bits = self._drawn([trial_rows[row] for row in group], own)
             if isinstance(part, RowsPart):
                 index = torch.tensor(group, device=self.rows.flat.device)
                 rates = {site: (v[index], t[index], s[index]) for site, (v, t, s) in self._rates.items()}
                 bits = bits.copied()  # other rows use the same memory
-            if self.row_modules is not None:
-                self.runner.modules = [trial_rows[row].module for row in group]
             found, logged = self.runner.train(part, own.examples, rates, bits, own.form)
             if self.row_modules is not None:
                 self.row_modules.trained(trial_rows, group, own.size)

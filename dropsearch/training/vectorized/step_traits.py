@@ -22,7 +22,15 @@ BATCH_HOOKS = (
 """Hooks of a step, which also run once per row, on the row's module."""
 
 Attribute = tuple[str, str]
-"""Path of a submodule, and name of its attribute."""
+"""Path of a part of a module, and name of its attribute."""
+
+
+class NotLoadedError(Exception):
+    """A step reads what is each row's own and not loaded for the step, which is to be taken again with it."""
+
+    def __init__(self, attribute: Attribute) -> None:
+        super().__init__(f"a step reads {attribute[1]}, which is not loaded")
+        self.attribute = attribute
 
 
 @dataclass
@@ -34,11 +42,13 @@ class StepTraits:
     attributes: set[Attribute] = field(default_factory=set)
     """Attributes that a step overwrites or fills."""
     carried: set[Attribute] = field(default_factory=set)
-    """Attributes that a step or a hook has changed, which later steps may read."""
+    """Attributes that a step or a hook has changed, which later steps may read, or that differ between trials."""
     hooks: tuple[str, ...] = ()
     """Overridden hooks of `EPOCH_HOOKS` and `BATCH_HOOKS`."""
     uses_clock: bool = False
     """Whether a step reads the epoch or the step of its Trainer."""
+    reads_rates: bool = False
+    """Whether a step reads options of its optimizer, such as the learning rate."""
     uses_batch_idx: bool = False
     fills_batch: bool = False
     """Whether a step changes tensors of its batch in place."""
@@ -81,8 +91,10 @@ class StepTraits:
         return not (
             self.metrics
             or self.attributes
+            or self.carried
             or self.hooks
             or self.uses_clock
+            or self.reads_rates
             or self.draws_in_python
             or self.uses_batch_idx
             or self.logs_beyond_means

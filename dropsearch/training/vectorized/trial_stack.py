@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dropsearch.core.batches import cast
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.logged_steps import in_precision, runs_aside
 from dropsearch.training.protocols import is_in_memory, validates_by_row
 from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs
+from dropsearch.training.vectorized.differing import differing_attributes
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import ReadSet
 from dropsearch.training.vectorized.first_steps import FirstSteps
@@ -29,10 +31,12 @@ from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.row_validation import Values
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep
-from dropsearch.training.vectorized.step_traits import overridden
+from dropsearch.training.vectorized.step_rates import rates_of
+from dropsearch.training.vectorized.step_traits import StepTraits, overridden
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_modes import disable_flatten_parameters
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
+from dropsearch.training.vectorized.watched_parts import place_of, shown
 
 
 class EpochValues(NamedTuple):
@@ -101,12 +105,15 @@ class TrialStack:
         dtype = torch.float64 if self.settings.precision == "64-true" else torch.float32
         traits = self.source.traits(first.spec, dtype)
         skeleton = self.source.module(first.spec).to(device)
+        for trial_row in () if runs_aside(skeleton) else self.trial_rows[1:]:
+            found = differing_attributes(first.module, trial_row.module, numbers=not traits.is_plain)
+            traits.carried |= found
         if not traits.is_plain:
             skeleton.trainer = self.source.row_trainer(skeleton)  # type: ignore[assignment]
             skeleton.setup("fit")
             begin(skeleton, traits)
         if not runs_aside(skeleton):
-            skeleton.trainer = StepTrainer(self.source.row_trainer(skeleton))  # type: ignore[assignment]
+            self._attach_step(skeleton, traits)
         skeleton = in_precision(skeleton, dtype)
         self.runner = VmapRunner(skeleton, self.settings.precision, self.settings.convolutions, traits)
         noise = EvaluationNoise(
@@ -137,6 +144,16 @@ class TrialStack:
             self._fill(row)
         self.step.refresh(self.trial_rows)
 
+    def _attach_step(self, skeleton: LightningModule, traits: StepTraits) -> None:
+        """Attach the Trainer of steps; its rates are those of the first trial where steps of one row run."""
+        trainer = self.source.row_trainer(skeleton)
+        stepping = StepTrainer(trainer)
+        if not traits.is_plain:
+            optimizer, schedules = configure_optimizer(skeleton)
+            trainer.now(optimizers=[optimizer], lr_scheduler_configs=schedules)
+            stepping.rates = rates_of(trainer)
+        stepping.attach(skeleton)
+
     def _shared_parts(self) -> dict[str, Tensor]:
         # Separate loaders, so that no epoch of a row starts.
         seeds = (self.settings.batch_seed(trial_row.spec) for trial_row in self.trial_rows)
@@ -158,6 +175,7 @@ class TrialStack:
     def _fill(self, row: int) -> None:
         trial_row = self.trial_rows[row]
         self._attach(trial_row)
+        self._require_loaded(trial_row.module)
         self.rows.bind(row, trial_row.module)
         disable_flatten_parameters(trial_row.module)
         trial_row.module.to(self.rows.flat.device)  # sets `module.device`
@@ -167,6 +185,20 @@ class TrialStack:
         self.step.fill(row, trial_row, optimizer)
         if self.row_modules is not None:
             self.row_modules.start(trial_row, optimizer)
+
+    def _require_loaded(self, module: LightningModule) -> None:
+        """Let steps load the attributes in which a module differs from the one that runs the steps."""
+        runner = self.runner
+        if runs_aside(runner.skeleton):
+            return
+        found = differing_attributes(runner.skeleton, module, numbers=self.row_modules is not None)
+        if self.row_modules is not None:
+            runner.traits.carried |= found
+        for path, name in found if self.row_modules is None else ():
+            place = place_of(module, path, name)
+            raise UnsupportedError(
+                f"{shown(path, name)} differs between trials, as it did not in the first ones{place}"
+            )
 
     def _attach(self, trial_row: TrialRow) -> None:
         """Set a row's module up, unless it is or needs no Trainer of its own."""

@@ -24,12 +24,11 @@ from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 from dropsearch.training.vectorized.by_row import RowsDifferError, by_row
 from dropsearch.training.vectorized.carried import CarriedAttributes
 from dropsearch.training.vectorized.effects import Effect, EffectRecorder
-from dropsearch.training.vectorized.filled_lists import FilledListRead
 from dropsearch.training.vectorized.reads import RowReads
 from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.step_call import StepCall
-from dropsearch.training.vectorized.step_traits import StepTraits
+from dropsearch.training.vectorized.step_traits import NotLoadedError, StepTraits
 from dropsearch.training.vectorized.trial_row import OF_ALL_ROWS, TrialRow
 from dropsearch.training.vectorized.vmap_modes import MixedPrecision, RowConvolutions, VmapRNN
 from dropsearch.training.vectorized.watched_parts import place_of, shown
@@ -74,7 +73,7 @@ class VmapRunner:
         self._call = StepCall(skeleton)
         self._kept: AttributeWatch | None = None
         """What the module held before its steps, if these keep no state."""
-        self._carried = CarriedAttributes(skeleton, self.traits.attributes)
+        self.carried = CarriedAttributes(skeleton, self.traits)
         self.control = RowDropoutControl(skeleton)
         self.control.draws_in_python = self.traits.draws_in_python
 
@@ -128,7 +127,7 @@ class VmapRunner:
         def run_row(parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any, carried: Any) -> Any:
             self.control.load(rates, bits)
             given = examples if form is None else form.build(examples)
-            with self._carried.shown(carried):
+            with self.carried.shown(carried):
                 result, *found = self._run("training_step", parameters, {**rows.shared, **buffers}, given)
             loss = result["loss"] if isinstance(result, Mapping) else result
             return loss, *found
@@ -138,7 +137,7 @@ class VmapRunner:
         if self.traits.fills_batch:  # rows that branch apart take the step again
             examples = [each.clone() for each in examples]
         losses, logged, self._effect_tensors = vmap(run_row)(
-            rows.parameters, rows.buffers, tuple(examples), rates, dict(bits), self._carried_tensors()
+            rows.parameters, rows.buffers, tuple(examples), rates, dict(bits), self.carried.of(self.modules)
         )
         return losses, logged
 
@@ -166,7 +165,7 @@ class VmapRunner:
             self.control.load(rates, bits)
             shared = mapped(batch, expanded) if self.traits.fills_batch else batch
             given = shared if form is None else form.build(examples)
-            with self._carried.shown(carried):
+            with self.carried.shown(carried):
                 return self._run("validation_step", parameters, {**rows.shared, **buffers}, given)[1:]
 
         self.set_mode(training=False)
@@ -174,12 +173,9 @@ class VmapRunner:
         examples, (rates, bits) = () if form is None else tuple(batch), noise
         self.control.begin(bits)
         logged, self._effect_tensors = vmap(run_row)(
-            parameters, rows.buffers, examples, rates, dict(bits), self._carried_tensors()
+            parameters, rows.buffers, examples, rates, dict(bits), self.carried.of(self.modules)
         )
         return logged
-
-    def _carried_tensors(self) -> dict[str, Tensor]:
-        return self._carried.of(self.modules, self.traits.carried) if self.modules and self.traits.carried else {}
 
     def effects_of(self, rows: Sequence[int]) -> Iterator[tuple[int, Callable[[Any, Log], Any]]]:
         """Yield each of the rows of the last step with a function that applies its effects to the row's module.
@@ -226,8 +222,10 @@ class VmapRunner:
             raise
         except RowsDifferError as error:
             apart = [[group[row] for row in some] for some in error.groups()]
-        except FilledListRead as error:
-            self._carried.load(error.attribute)
+        except NotLoadedError as error:
+            if not self.modules:
+                raise UnsupportedError(f"a step reads self.{error.attribute[1]}, as the first steps did not") from error
+            self.carried.load(error.attribute)
             apart = [group]
         except Exception as error:
             if len(group) == 1:
@@ -279,7 +277,7 @@ class VmapRunner:
         with captured_logs(self.skeleton) if recorder is None else recorder.recording() as logged, ExitStack() as stack:
             for mode in modes:
                 stack.enter_context(mode)
-            stack.enter_context(self._carried.guarded())
+            stack.enter_context(self.carried.guarded())
             result = functional_call(self._call, state, (batch, self.batch_idx))
             if recorder is not None and self.traits.needs_result(step):
                 recorder.note_result(result)

@@ -13,7 +13,7 @@ from dropsearch.datasets.user_data import UserData
 from dropsearch.training.planning.compatibility import incompatibilities
 from dropsearch.training.planning.remedies import remedy
 from dropsearch.training.trainers import quiet_lightning
-from tests.user_modules import data, nets
+from tests.user_modules import data, nets, specimens
 
 SPEC = TrialSpec("dropout", 0, 3, {}, lr=1e-3, weight_decay=0.0)
 
@@ -33,7 +33,7 @@ def test_ordinary_modules_are_compatible(cls: type):
 
 
 class Stepping(nets.LitNet):
-    def optimizer_step(self, *_: object) -> None:
+    def optimizer_step(self, *_: object) -> None:  # type: ignore[override]
         pass
 
 
@@ -41,7 +41,7 @@ class Stepping(nets.LitNet):
     ("cls", "reason"),
     [
         (nets.Manual, r"the module uses manual optimization \(nets.py:\d+\)"),
-        (nets.Showing, r"training_step reads trainer.optimizers, which differs between trials \(nets.py:\d+\)"),
+        (specimens.Setting, r"a step sets lr of a parameter group, which differs between trials \(specimens.py:\d+\)"),
         (Stepping, r"the module overrides optimizer_step \(test_compatibility.py:\d+\)"),
     ],
 )
@@ -54,6 +54,10 @@ def test_incompatible_modules(cls: type, reason: str):
 def test_monitor_must_be_logged():
     (found,) = check(nets.LitNet, "val_f1")
     assert re.fullmatch(r"validation_step does not log val_f1 \(nets.py:\d+\)", found)
+
+
+def test_learning_rates_may_be_read() -> None:
+    assert [*check(nets.Showing)] == []
 
 
 class Many(nets.LitNet):

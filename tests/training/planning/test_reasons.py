@@ -21,7 +21,7 @@ from dropsearch.datasets.user_data import UserData
 from dropsearch.training.planning.remedies import remedy
 from dropsearch.training.vectorized.trainer_arguments import not_of_rows
 from tests.training.vectorized.laws import Case
-from tests.user_modules import data, generative, metrics
+from tests.user_modules import data, generative, metrics, specimens
 from tests.user_modules.batches import Formed, ReadingNames
 from tests.user_modules.nets import LitNet
 
@@ -209,7 +209,8 @@ MODULES: tuple[tuple[type, str], ...] = (
     (metrics.Unfreezing, "on_train_epoch_start freezes or unfreezes parameters"),
     (Drawing, "on_train_batch_end draws random numbers"),
     (Dropping, "on_train_epoch_end drops activations"),
-    (metrics.Asking, "training_step reads trainer.optimizers, which differs"),
+    (specimens.Setting, "a step sets lr of a parameter group, which differs between trials"),
+    (specimens.CalledTwice, "CallingTwice evaluates the loss several times per step"),
     (metrics.Stopping, "the module sets trainer.should_stop"),
     (metrics.Popping, "a step changes self.kept otherwise than by appending to it"),
     (Shared, "the loss .* of Shared differs between vectorized and sequential training"),

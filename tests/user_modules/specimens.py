@@ -1,0 +1,181 @@
+"""Modules of kinds that public code has: each reads or keeps in its step what is not a parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from tests.user_modules.nets import LitNet
+
+
+class Scheduled(LitNet):
+    """Weighs its loss by the learning rate, which a schedule changes in each step."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        rate = self.rate()
+        self.log("rate", rate, on_step=True)
+        return super().training_step(batch, batch_idx) * (1 + 100 * rate)
+
+    def rate(self) -> Any:
+        return self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.hparams["lr"])
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+class OfSchedule(Scheduled):
+    """Asks the schedule, from the second epoch on."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.steps = 0
+
+    def rate(self) -> Any:
+        self.steps += 1
+        return self.lr_schedulers().get_last_lr()[0] if self.steps > 5 else 0.0  # type: ignore[union-attr]
+
+
+class Warming(LitNet):
+    """Sets and logs its learning rate in hooks."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+            group["lr"] = self.hparams["lr"] * min(1.0, (self.global_step + 1) / 5)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.log("rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+
+
+class Setting(Scheduled):
+    """Sets its learning rate in its step."""
+
+    def rate(self) -> Any:
+        self.optimizers().param_groups[0]["lr"] = 0.1  # type: ignore[union-attr]
+        return 0.0
+
+
+class Functional(LitNet):
+    """Penalizes the gradients of each example, by the transforms of `torch.func`."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        weights, x = dict(self.first.named_parameters()), batch[0].flatten(1)
+
+        def score(weights: Any, example: Tensor) -> Tensor:
+            return functional_call(self.first, weights, example).pow(2).sum()
+
+        found = vmap(grad(score), in_dims=(None, 0))(weights, x)
+        return super().training_step(batch, batch_idx) + 0.01 * sum(each.pow(2).mean() for each in found.values())
+
+
+class Calling(torch.optim.SGD):
+    """Evaluates the loss itself, as Lightning lets optimizers do."""
+
+    calls = 1
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        """Step after one or more evaluations."""
+        with torch.enable_grad():
+            losses = [closure() for _ in range(self.calls)]
+        super().step()
+        return losses[0]
+
+
+class CallingTwice(Calling):
+    """As methods do that look at the loss around the weights."""
+
+    calls = 2
+
+
+class Called(LitNet):
+    """Steps by an optimizer that evaluates the loss."""
+
+    optimizer: Any = Calling
+
+    def configure_optimizers(self) -> Any:
+        return self.optimizer(self.parameters(), lr=self.hparams["lr"])
+
+
+class CalledTwice(Called):
+    """Several times."""
+
+    optimizer = CallingTwice
+
+
+class ClassWeights(LitNet):
+    """Holds weights of classes as a plain tensor, and a scale in a list."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.weights, self.scales = torch.linspace(0.5, 2, 10), [torch.ones(64)]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(self(x.flatten(1) @ torch.diag(self.scales[0])), y, weight=self.weights)
+
+
+class Projected(LitNet):
+    """Looks at random features, whose projection is no buffer."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.projection = torch.randn(64, 64).double() / 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.cos(x.flatten(1) @ self.projection))
+
+
+class Averages:
+    """Moving averages of a module's weights, in an object of their own."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.shadow = {name: value.detach().double() for name, value in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, module: torch.nn.Module) -> None:
+        """Move them."""
+        for name, value in module.named_parameters():
+            self.shadow[name].mul_(0.9).add_(value, alpha=0.1)
+
+
+class Taught(LitNet):
+    """Learns from the averages of its weights."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.teacher = Averages(self)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.teacher.update(self)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, held = batch[0].flatten(1), self.teacher.shadow
+        target = F.linear(F.linear(x, held["first.weight"]), held["last.weight"])
+        return super().training_step(batch, batch_idx) + F.mse_loss(self(x), target)
+
+
+class Initialized(LitNet):
+    """Fills a buffer with the first batch, which works for a whole batch alone."""
+
+    codes: Tensor
+    is_filled: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.register_buffer("codes", torch.zeros(16, 64))
+        self.register_buffer("is_filled", torch.tensor(False))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x = batch[0].flatten(1)
+        if not self.is_filled:
+            self.codes.copy_(x[:16].detach())
+            self.is_filled.fill_(True)
+        return super().training_step(batch, batch_idx) + torch.cdist(x, self.codes).mean()
+
+
+EACH = (Scheduled, OfSchedule, Warming, Functional, Called, Projected, Taught, Initialized)
