@@ -30,7 +30,7 @@ from dropsearch.experiment.scoring import (
 from dropsearch.experiment.targets import check_names, is_plain
 from dropsearch.experiment.user_code import code_digests
 from dropsearch.stats.hodges_lehmann import FEWEST_PAIRS
-from dropsearch.training.adapters.absent_sites import absent_sites, describe
+from dropsearch.training.adapters.absent_sites import absent_sites, describe, describe_rates, rates_set_by
 from dropsearch.training.adapters.hyperparameters import Route, routes
 from dropsearch.training.adapters.layers import weights_at_start, with_layers
 from dropsearch.training.adapters.luck import described_weights, fixed_luck
@@ -97,6 +97,10 @@ class TrialModules:
         )
         self.absent_sites = describe(absent)
         """Description of sites that exist only if an argument is above 0."""
+        ends = {name: params[f"model.{name}"].ends for name in builder.searched()} if self.has_own_rates else {}
+        rates = rates_set_by(lambda changed: builder.build(at_start, self.routes, changed), ends, self.probe.batch)
+        self.idle_arguments = describe_rates(rates)
+        """Description of searched arguments that set rates, which the search sets itself."""
         if config.task != "sites" and monitor.name not in self.probe.logged:
             raise InputError(missing_monitor(monitor, self.probe.logged, self.probe.elsewhere))
         if config.task == "search" and source.has_test and not self.scores_by_example:
@@ -211,7 +215,7 @@ class TrialModules:
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes on routes of learning rate and weight decay, fixed sources of variation, and absent sites."""
-        more = filter(None, (self.learning_rates.note, self.absent_sites))
+        more = filter(None, (self.learning_rates.note, self.absent_sites, self.idle_arguments))
         return (*(route.description for route in self.routes), *luck_notes(self.fixed_luck), *more)
 
 

@@ -1,8 +1,9 @@
-"""Detection of sites that a module has only if built with a rate above 0, for example under `if dropout > 0`."""
+"""Arguments of a module that decide about its sites: which exist only at a rate above 0, and whose rates they set."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -50,6 +51,41 @@ def describe(absent: Mapping[str, tuple[str, ...]]) -> str:
     """Return a text with the sites by argument; empty if there are none."""
     parts = (f"model.{name}={TRIED} makes {', '.join(names)}" for name, names in absent.items())
     return f"sites that exist only at a rate above 0 are not searched: {'; '.join(parts)}" if absent else ""
+
+
+def rates_set_by(
+    build: Callable[[dict[str, Any]], Any], searched: Mapping[str, tuple[Any, ...]], batch: Any
+) -> dict[str, tuple[str, ...]]:
+    """Return the sites whose own rates a searched argument sets, by argument; a search replaces these rates.
+
+    Args:
+        searched: The lowest and the highest value of each argument, or all of its choices.
+    """
+    found = {}
+    for name, ends in searched.items():
+        rates = [_own_rates(build, {name: value}, batch) for value in (ends[0], ends[-1])]
+        sites = tuple(site for site, rate in rates[0].items() if rates[1].get(site, rate) != rate)
+        found |= {name: sites} if sites else {}
+    return found
+
+
+def _own_rates(build: Callable[[dict[str, Any]], Any], changed: dict[str, Any], batch: Any) -> dict[str, float]:
+    try:
+        module = build(changed)
+        found = take_inventory(DryRun(module, on_device_of(module, batch), "task=sites"), {})
+    except (InputError, ValueError, TypeError):  # the module cannot be built with this value
+        return {}
+    return {site.name: site.rate for site in found if site.controllable and not math.isnan(site.rate)}
+
+
+def describe_rates(found: Mapping[str, tuple[str, ...]]) -> str:
+    """Return a text with the sites by argument; empty if there are none."""
+    parts = (
+        f"the values of model.{name} have no effect on {', '.join(sites)}, whose rate is searched by itself: leave it "
+        "out of space.params if it is only that rate"
+        for name, sites in found.items()
+    )
+    return "; ".join(parts)
 
 
 def _zeros(value: Any, path: Path = ()) -> Iterator[Path]:

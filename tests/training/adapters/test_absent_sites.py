@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dropsearch.dropout.tools.inventory import dropout_sites
-from dropsearch.training.adapters.absent_sites import absent_sites, describe
+from dropsearch.training.adapters.absent_sites import absent_sites, describe, describe_rates, rates_set_by
 
 X = torch.randn(4, 3)
 
@@ -76,3 +76,26 @@ def test_a_module_that_cannot_be_built_so_has_nothing_to_say() -> None:
         raise ValueError("dropout must be 0")
 
     assert absent_sites(refuse, {"dropout": 0.0}, (), X) == {}
+
+
+class Given(nn.Module):
+    """Takes a width, and a rate for a module and for a function."""
+
+    def __init__(self, width: int = 4, p: float = 0.3) -> None:
+        super().__init__()
+        self.first, self.drop, self.last, self.p = nn.Linear(4, width), nn.Dropout(p), nn.Linear(width, 2), p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(nn.functional.dropout(self.drop(self.first(x)), self.p, self.training))
+
+
+def test_arguments_that_set_searched_rates_are_named() -> None:
+    def build(changed: dict[str, Any]) -> Given:
+        if changed.get("width") == 0:
+            raise ValueError("no width")
+        return Given(**changed)
+
+    found = rates_set_by(build, {"p": (0.1, 0.5), "width": (2, 8)}, torch.ones(2, 4))
+    assert {name: len(sites) for name, sites in found.items()} == {"p": 2}
+    assert describe_rates(found).startswith("the values of model.p have no effect on drop, ")
+    assert rates_set_by(build, {"p": (0.3, 0.3), "width": (0, 8)}, torch.ones(2, 4)) == {}
