@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from dropsearch.core.records import Summary, best_arm
+from dropsearch.core.records import Summary, TrialResult, best_arm
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
 from dropsearch.report.numbers import Scale, judged, loss, rate, shorten
@@ -184,8 +184,9 @@ def _worse(summary: Summary, name: str) -> Iterator[str]:
 
 def _no_effect(summary: Summary, name: str) -> Iterator[str]:
     """Yield arms with dropout or BatchNorm that are not shown to improve on the arm without it."""
+    known = summary.arms
     for on, off in EFFECTS:
-        if name in (on, off) or on not in summary.arms or off not in summary.arms:
+        if on not in known or off not in known or any(is_same(known[name], known[arm]) for arm in (on, off)):
             continue
         title, lacking = summary.arms[on].arm.title, summary.arms[off].arm.title
         contrast = between(summary, on, off)
@@ -209,13 +210,20 @@ def _unconfirmed(summary: Summary) -> tuple[str, str]:
         why, _ = Counter(result.reason or "no reason recorded" for result in failed).most_common(1)[0]
         reason = (
             "No arm can be recommended: each confirmed configuration has a retraining that failed, most often with: "
-            f"{shorten(' '.join(why.split()).rstrip('.'), 120)}."
+            f"{shorten(' '.join(why.split()).rstrip('.'), 120)}. {_against(failed)}."
         )
     return (
         reason,
         f"In the search {summary.arms[first].arm.title} leads with {monitored(summary)} {loss(losses[first])}, but "
         "there the luckiest trial leads.",
     )
+
+
+def _against(failed: Sequence[TrialResult]) -> str:
+    """Return what to do about failed retrainings."""
+    if all(result.reason.startswith("diverged") for result in failed):
+        return "Lower learning rates (space.lr.high) or clipped gradients (trainer.gradient_clip_val=1) diverge less"
+    return "Remove the cause, then repeat the command, which trains them again"
 
 
 def _nothing(summary: Summary) -> tuple[str, str]:

@@ -163,7 +163,15 @@ def _missing_luck(summary: Summary) -> Iterator[str]:
             by_parts.setdefault(contrast.missing, []).append(contrast)
     for missing, found in by_parts.items():
         which = "in this run" if len(found) == len(contrasts) else f"between {_pairs(found)}"
-        yield f"No difference can be shown {which}: intervals leave out the luck of {listed(missing)}."
+        luck = f"{listed(missing)}{_remedy(missing)}"
+        yield f"No difference can be shown {which}: intervals leave out the luck of {luck}."
+
+
+def _remedy(missing: Sequence[str]) -> str:
+    """Return what makes examples count; empty if they do."""
+    of_examples = next((part for part in missing if part.endswith(" examples")), "")
+    needs = "that needs six of them or more, and a module that can be measured on a part of them"
+    return f"; {needs}" if of_examples else ""
 
 
 def _pairs(contrasts: Sequence[Comparison]) -> str:

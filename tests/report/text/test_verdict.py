@@ -232,6 +232,18 @@ def test_a_contrast_of_the_same_model_counts(make):
     assert found[2].startswith("Dropout at typical rates is worse by")
 
 
+def test_the_model_to_use_is_not_said_to_improve_nothing(make):
+    """What is tied with it stands in the second sentence."""
+    tied = contrast("dropout", "none", 0.02, -0.01, 0.05, 0.2)
+    one = with_losses(make, "dropout", [0.1] * 8, {"a": 0.4})
+    same = replace(one, arm=ARMS["typical"], winner=replace(one.winner, owner="dropout"))
+    arms = {"none": with_losses(make, "none", [0.2] * 8), "dropout": one, "typical": same}
+    found = answer(replace(with_contrasts(make, tied), arms=arms))
+    assert found[0].startswith("Use dropout at typical rates")
+    assert "not distinguishable from it: plain" in found[1]
+    assert found[2] == "No arm is shown to be worse."
+
+
 @pytest.mark.parametrize("better", [True, False])
 def test_the_other_arm_of_a_contrast_may_be_one_of_its_model(make, better):
     """`dropout_shared` has no contrast with plain of its own."""
@@ -343,12 +355,19 @@ def test_a_search_without_confirmation_recommends_nothing(make):
     assert "dropout + BatchNorm leads with validation loss" in found[1]
 
 
-def test_a_whole_run_without_a_winner_says_what_failed(make):
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("diverged: val_loss=nan", "Lower learning rates (space.lr.high) or"),
+        ("KeyError: 'x'", "Remove the cause, then"),
+    ],
+)
+def test_a_whole_run_without_a_winner_says_what_failed(make, reason, advice):
     arm = make.arm("none")
-    failed = [replace(result, state="FAIL", reason="diverged: val_loss=nan") for result in arm.confirmed[0].results]
+    failed = [replace(result, state="FAIL", reason=reason) for result in arm.confirmed[0].results]
     broken = replace(arm, confirmed=(replace(arm.confirmed[0], results=tuple(failed)),), winner=None, test=None)
     first = "No arm can be recommended: each confirmed configuration has a retraining that failed, most often with: "
-    assert answer(make.summary({"none": broken}))[0] == f"{first}diverged: val_loss=nan."
+    assert answer(make.summary({"none": broken}))[0].startswith(f"{first}{reason}. {advice}")
     assert answer(make.summary({"none": broken}, complete=False))[0].startswith("No arm can be recommended yet")
 
 
