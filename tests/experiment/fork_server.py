@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import faulthandler
 import gc
+import io
 import json
 import os
 import runpy
@@ -16,12 +17,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
+from unittest.mock import patch
 
 from dropsearch.core.processor_use import ProcessorUse, processor_time
-from tests.experiment.forked_runs import Job, rare_garbage
+from tests.experiment.forked_runs import TINY, Job, rare_garbage
 
 STANDS, WORKS, LOOK = 120.0, 600.0, 1.0
 """Seconds without and with processor time after which a run is taken to hang, however busy the machine is; and between
@@ -69,6 +71,7 @@ def _import_all() -> None:
     import matplotlib.pyplot  # noqa: F401
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     import sklearn.datasets  # noqa: F401
+    import torch
 
     import dropsearch
     from dropsearch.config.compose import compose_overrides
@@ -87,8 +90,22 @@ def _import_all() -> None:
     copy_tables()
     with tempfile.TemporaryDirectory() as folder:
         write_first_figure(Maker().summary(), Path(folder))
+        if not torch.backends.cuda.is_built():  # where it is, a process that has trained cannot be forked
+            _run_once(Path(folder))
     for tracking in ("mlflow", "none"):  # what files merge to is kept for the runs
         compose_overrides(("engine=sequential", "evidence=off", f"tracking={tracking}"))
+
+
+def _run_once(folder: Path) -> None:
+    """Search once: what libraries prepare at their first use, a third of the time of a small run, is there for all."""
+    from dropsearch.config.compose import compose_overrides
+    from dropsearch.experiment.tasks import run
+    from tests.experiment.one_figure import PLACE, write_first_figure
+
+    small = ("arms=[none,dropout]", "study.n_trials=2", "confirm.top_k=1", "confirm.seeds=2", "engine=sequential")
+    given = (*TINY, *small, "tracking=none", "evidence=off", f"output_dir={folder / 'out'}")
+    with patch(PLACE, write_first_figure), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        run(compose_overrides(given))
 
 
 def _run(jobs: Sequence[Job]) -> list[int]:

@@ -84,7 +84,7 @@ def texts(folder: Path) -> dict[Path, bytes]:
 def test_a_planted_secret_is_found_nowhere(cli: Cli, folder: Path, guarded: str, empty_database: Path) -> None:
     (folder / "keyed.py").write_text(MODULE)
     source = folder / "keyed.py"
-    with served(empty_database, by_command=True) as address:
+    with served(empty_database) as address:
         ended = cli(
             "model._target_=keyed.Keyed",
             f"+model.api_key={SECRET}",

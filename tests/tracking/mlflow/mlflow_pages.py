@@ -29,15 +29,10 @@ MOST_SAID = 4000
 
 
 @contextmanager
-def served(database: Path, *, by_command: bool = False) -> Iterator[str]:
-    """Serve a run's store on this machine alone, and yield the address.
-
-    Args:
-        database: The store.
-        by_command: Whether to type ``mlflow server``, as users do, which takes longer.
-    """
+def served(database: Path) -> Iterator[str]:
+    """Serve a run's store on this machine alone, and yield the address."""
     port = free_port()
-    server = type_command(port, database) if by_command else start_server(port, database, PROXIED)
+    server = start_server(port, database, PROXIED)
     try:
         wait_for(server, port, database)
         yield f"http://127.0.0.1:{port}"
@@ -52,23 +47,11 @@ def start_server(
     """Start what ``mlflow server`` starts, which first imports MLflow itself and takes five seconds for that."""
     command = ["uvicorn", "--host", "127.0.0.1", "--port", str(port), "mlflow.server.fastapi_app:app"]
     settings = {**artifacts, "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{database}"}
-    return _started(command, database, {**settings, "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true"}, in_session)
-
-
-def type_command(port: int, database: Path) -> subprocess.Popen[bytes]:
-    """Start MLflow's server by its public command."""
-    command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{database}", "--host", "127.0.0.1"]
-    return _started([*command, "--port", str(port), "--workers", "1"], database, {}, False)
-
-
-def _started(
-    command: Sequence[str], database: Path, settings: Mapping[str, str], in_session: bool
-) -> subprocess.Popen[bytes]:
     with _errors(database).open("wb") as errors:
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=database.parent,
-            env={**os.environ, **QUIET, **settings},
+            env={**os.environ, **QUIET, **settings, "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true"},
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=in_session,

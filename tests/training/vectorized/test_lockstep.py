@@ -148,7 +148,7 @@ class SingleStream(IterableDataset):
 @pytest.mark.parametrize("kind", [SingleStream, lambda: SingleStream().single], ids=["stream", "indexed"])
 def test_batches_of_worker_processes_keep_their_type(kind: Any) -> None:
     """The proof computes in float64, and reads tensors of processes, which have their type already."""
-    assert case(lambda: loader(kind(), num_workers=2)).reason() == ""
+    assert case(lambda: loader(kind(), num_workers=1)).reason() == ""
 
 
 @pytest.mark.parametrize("module", [metrics.Outputs, metrics.Warming, metrics.Numbers])
@@ -198,7 +198,7 @@ def test_law_2_holds_with_two_training_loaders(combine: Any, tmp_path: Path) -> 
     assert_law_2(case(lambda: combine({"a": KINDS["torch"](), "b": short()}), Pair), tmp_path)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_loader_that_raises_fails_its_trial_alone(workers: int, tmp_path: Path) -> None:
     one, specs = case(lambda: loader(Broken(), shuffle=True, num_workers=workers)), trials(3)
     alone = one.sequential(specs, tmp_path)
