@@ -39,14 +39,24 @@ def module(*words: str) -> Any:
 def test_arguments_are_those_that_hydra_gives(mode: str | None, recursive: bool | None):
     given: dict[str, Any] = {
         "net": {"hidden": 3, "sizes": [1, 2]},
+        "values": [1, 2.5, None, True, "text", [[]], {}],
+        "options": {"betas": [0.9, 0.99], "name": "adam", "more": {"_partial_": True, "a": 1}, "nothing": None},
+        "pair": (1, 2),
+        "rate": 0.5,
         "part": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1, "_partial_": True},
         "config": {"_target_": f"{NETS}.NetConfig", "hidden": 5},
     }
     given |= {} if mode is None else {"_convert_": mode}
     given |= {} if recursive is None else {"_recursive_": recursive}
     target = f"{__name__}.taken"
-    ours, hydras = instantiated(target, given, "model"), instantiate({"_target_": target, **given})
+    ours = instantiated(target, given, "model")
+    hydras = instantiate({"_target_": target, **given})
     assert {name: type(value) for name, value in ours.items()} == {name: type(value) for name, value in hydras.items()}
+    assert {name: ours[name] for name in ("values", "options", "pair", "rate")} == {
+        name: hydras[name] for name in ("values", "options", "pair", "rate")
+    }
+    assert ours["values"] is not given["values"]
+    assert ours["options"]["betas"] is not given["options"]["betas"]
     assert ours["net"] == hydras["net"]
     assert type(ours["net"]["sizes"]) is type(hydras["net"]["sizes"])
 
