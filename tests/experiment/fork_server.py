@@ -99,13 +99,13 @@ def _import_all() -> None:
 def _run_once(folder: Path) -> None:
     """Search once: what libraries prepare at their first use, a third of the time of a small run, is there for all."""
     from dropsearch.config.compose import compose_overrides
-    from dropsearch.experiment.tasks import run
+    from dropsearch.experiment.tasks.search import searched
     from tests.experiment.one_figure import PLACE, write_first_figure
 
     small = ("arms=[none,dropout]", "study.n_trials=2", "confirm.top_k=1", "confirm.seeds=2", "engine=sequential")
     given = (*TINY, *small, "tracking=none", "evidence=off", f"output_dir={folder / 'out'}")
     with patch(PLACE, write_first_figure), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        run(compose_overrides(given))
+        searched(compose_overrides(given))
 
 
 def _run(jobs: Sequence[Job]) -> list[int]:

@@ -124,11 +124,12 @@ def _misplaced(figure: Figure, layout: FigureLayout):
         or b.y1 > height + 1
         or (t not in layout.words and (b.y0 < below - 1 or b.y1 > height - above + 1))
     ]
-    listed = [(text.get_text(), *box.padded(-1).extents) for text, box in boxes.items()]
+    listed = list(boxes.items())
     overlaps = [
-        (one, other)
-        for (one, left, low, right, high), (other, begin, under, end, over) in itertools.combinations(listed, 2)
-        if left <= end and begin <= right and low <= over and under <= high
+        (one.get_text(), other.get_text())
+        for index, (one, box) in enumerate(listed)
+        for other, beside in listed[index + 1 :]
+        if box.padded(-1).overlaps(beside.padded(-1))
     ]
     return outside, overlaps
 
