@@ -35,6 +35,7 @@ from dropsearch.report.figures.registry import FIGURES, drawings
 from dropsearch.report.progress import Progress
 from dropsearch.report.terminal import opening
 from dropsearch.report.text.verdict import answer
+from dropsearch.report.text.warnings import warnings
 from dropsearch.stats.comparisons import compared
 from dropsearch.study.storage import open_storage
 from dropsearch.study.studies import identity, listed
@@ -191,7 +192,7 @@ class ExperimentRun:
         follow_up = commands(self.context.config, best_arm(summary.arms), self.tracker.info)
         if failure := self._why_not_loaded(summary):
             follow_up.pop("reload", None)
-        found = {"commands": follow_up, "not_loaded": failure, "answer": answer(summary)}
+        found = {"commands": follow_up, "not_loaded": failure, "answer": (*answer(summary), *warnings(summary))}
         summary = dataclasses.replace(summary, tracking=dict(self.tracker.info), **found)
         list(drawings())  # imports matplotlib, which is no part of the time that a figure takes
         self.progress.skip_wait()

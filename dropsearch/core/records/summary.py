@@ -38,7 +38,7 @@ class Summary:
     not_loaded: str = ""
     """Why no command loads the winner; empty if one does or there is none."""
     answer: tuple[str, ...] = ()
-    """The sentences of the report's answer, for trackers."""
+    """The sentences of the report's answer and of what limits it, for trackers."""
     monitor: Monitor = field(default_factory=Monitor)
     comparison_metric: ComparisonMetric = field(default_factory=ComparisonMetric)
     notes: tuple[str, ...] = ()
