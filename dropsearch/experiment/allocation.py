@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from dropsearch.core.errors import InputError
+from dropsearch.experiment.paces import TEST_SHARE
 from dropsearch.report.progress.view import duration
 from dropsearch.stats.power import detectable
 
 ROUNDS = (0.4, 0.75, 1.0)
 """Shares of an arm's trials after which the plan is updated."""
 MOST_SEEDS, MOST_TRIALS = 20, 1000
+ENOUGH_SEEDS = 8
+"""Minimum number of seeds that can show a difference in six contrasts."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,11 @@ class Costs:
         """Return the costs with those after the confirmation as on a machine that is as busy as `slow` says."""
         factor = slow / self.slow
         return replace(self, model=self.model * factor, fixed=self.fixed * factor, slow=slow)
+
+    @property
+    def without_evidence(self) -> Costs:
+        """The costs of a run that tests its models and measures nothing else."""
+        return replace(self, model=self.model * TEST_SHARE / (1 + TEST_SHARE))
 
     def _full(self, trials: int, rows: int) -> float:
         """Return how many trials in full rows cost as much as some of which the last leave rows empty."""

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dropsearch.core.seeds import confirmation_seeds
-from dropsearch.experiment.allocation import LADDER, MOST_SEEDS, Allocation, Costs, choose, enough, in_words
+from dropsearch.experiment.allocation import (
+    ENOUGH_SEEDS,
+    LADDER,
+    MOST_SEEDS,
+    Allocation,
+    Costs,
+    choose,
+    enough,
+    in_words,
+)
 from dropsearch.experiment.arm_runner import ArmRunner, Watch
 from dropsearch.report.progress import Progress
 from dropsearch.study.selection import retraining_count
@@ -111,15 +120,30 @@ class BudgetedTraining:
             self._set(seeds=more)
 
     def _more_seeds(self, top_k: int, done: int) -> int:
-        """Return to how many seeds the remaining time allows to go on, or halfway there, as speed may change."""
+        """Return to how many seeds the remaining time allows to go on, or halfway there, as speed may change.
+
+        Seeds that can show a difference come before evidence.
+        """
         left = self.available - self._now()
-        numbers = range(done + 1, MOST_SEEDS + 1)
-        fitting = [n for n in numbers if self.costs.confirm(top_k, n, done) + self.costs.end(n) <= left]
+
+        def fits(costs: Costs, seeds: int) -> bool:
+            return costs.confirm(top_k, seeds, done) + costs.end(seeds) <= left
+
+        fitting = [n for n in range(done + 1, MOST_SEEDS + 1) if fits(self.costs, n)]
+        if done < ENOUGH_SEEDS not in fitting and fits(self.costs.without_evidence, ENOUGH_SEEDS):
+            return ENOUGH_SEEDS
         return done + max(math.ceil((fitting[-1] - done) / 2), min(CHUNK, fitting[-1] - done)) if fitting else done
 
     def _affordable(self, left: float) -> tuple[int, int]:
-        """Return the numbers of configurations and seeds that can be confirmed in the remaining time."""
+        """Return the numbers of configurations and seeds that can be confirmed in the remaining time.
+
+        Seeds that can show a difference come before evidence.
+        """
         fitting = [each for each in LADDER if self.costs.after(each.top_k, each.seeds) <= left]
+        if not fitting or fitting[-1].seeds < ENOUGH_SEEDS:
+            bare = self.costs.without_evidence
+            enough = [each for each in LADDER if each.seeds == ENOUGH_SEEDS]
+            fitting += [each for each in enough if bare.after(each.top_k, each.seeds) <= left][:1]
         best = fitting[-1] if fitting else LADDER[0]
         return min(best.top_k, self.allocation.n_trials), best.seeds
 

@@ -23,7 +23,7 @@ from dropsearch.core.records import ComparisonMetric
 from dropsearch.experiment import run_budget
 from dropsearch.experiment.allocation import LADDER, Allocation, Costs, choose, in_words
 from dropsearch.experiment.budget import BudgetedTraining
-from dropsearch.experiment.paces import Pace
+from dropsearch.experiment.paces import TEST_SHARE, Pace
 from dropsearch.experiment.run_budget import RunBudget
 from dropsearch.experiment.run_progress import run_stages
 from dropsearch.experiment.tasks.search import searched
@@ -157,10 +157,12 @@ def believed_costs(arms: Simulated, believed: float = 1.0) -> Costs:
 
 
 def run(arms: Simulated, seconds: float, believed: float = 1.0) -> tuple[float, BudgetedTraining]:
-    """Return the seconds that a simulated run takes, evidence and report included."""
+    """Return the seconds that a simulated run takes, with the report, and with evidence if there is time for it."""
     budgeted = BudgetedTraining(arms, believed_costs(arms, believed), seconds, lambda: arms.now)  # type: ignore[arg-type]
     budgeted.train(lambda feed: feed, Progress())
-    return arms.now + 4 * len(arms.seeds) * MODEL + FIXED, budgeted
+    models = 4 * len(arms.seeds)
+    end = models * MODEL * (1.0 if budgeted.affords_evidence(models) else TEST_SHARE / (1 + TEST_SHARE))
+    return arms.now + end + FIXED, budgeted
 
 
 @pytest.mark.parametrize("seconds", [60, 300, 1200, 7200])
@@ -250,6 +252,17 @@ def test_a_machine_that_others_begin_or_end_to_use_still_ends_in_time(before: fl
     budgeted.train(lambda feed: feed, Progress())
     end = 4 * len(arms.seeds) * MODEL + FIXED
     assert 0.8 * 400 <= arms.now + after * end <= 1.1 * 400
+
+
+@pytest.mark.parametrize("model", [0.5, 2.0, 4.0])
+def test_seeds_that_can_show_something_come_before_evidence(model: float) -> None:
+    arms = Simulated(0.6, 1.0, slower_from=40, factor=1.5)
+    costs = dataclasses.replace(believed_costs(arms), model=model)
+    budgeted = BudgetedTraining(arms, costs, 160, lambda: arms.now)  # type: ignore[arg-type]
+    budgeted.train(lambda feed: feed, Progress())
+    assert len(arms.seeds) >= 8
+    tested = 4 * len(arms.seeds) * model * TEST_SHARE / (1 + TEST_SHARE)
+    assert arms.now + tested + FIXED <= 1.1 * 160
 
 
 def test_evidence_leaves_the_time_of_the_report() -> None:
