@@ -19,6 +19,7 @@ import optuna
 import pytest
 import yaml
 from mlflow import MlflowClient
+from optuna.storages.journal import JournalFileBackend
 
 from dropsearch.api.result import SearchResult
 from dropsearch.report.tables.arms import brief_tables, tables
@@ -115,7 +116,7 @@ def of_trial(of: Claim, row: Any, monitored: Any, hyperparameters: Any, rates: A
 def by_optuna(ran: Ran) -> Told:
     """As somebody reads the storage who knows Optuna alone."""
     database = ran.folder / "study.db"
-    journal = optuna.storages.journal.JournalFileBackend(str(ran.out / "study.journal"))
+    journal = JournalFileBackend(str(ran.out / "study.journal"))
     storage: Any = f"sqlite:///{database}" if database.exists() else optuna.storages.JournalStorage(journal)
     sign = -1 if ran.mode == "max" else 1
     for arm in ran.results["arms"]:
@@ -126,16 +127,20 @@ def by_optuna(ran: Ran) -> Told:
             yield (*of, "state"), trial.state.name
             yield (*of, "lr"), trial.params["lr"]
             if trial.state.name == "COMPLETE":
-                yield (*of, "monitored"), sign * trial.value
+                yield (*of, "monitored"), sign * trial.values[0]
         yield ("best", arm), sign * study.best_value
         winner = ran.results["arms"][arm]["winner"]
         retrained = optuna.load_study(study_name=f"{ran.results['study']}/{winner['arm']}/confirm", storage=storage)
-        values = [t.value for t in retrained.trials if t.user_attrs["configuration"] == winner["number"]]
+        values = [t.values[0] for t in retrained.trials if t.user_attrs["configuration"] == winner["number"]]
         yield ("confirmed", arm), sign * sum(values) / len(values)
 
 
+def client_of(ran: Ran) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{ran.out / 'mlflow.db'}")
+
+
 def by_mlflow(ran: Ran) -> Told:
-    client = MlflowClient(f"sqlite:///{ran.out / 'mlflow.db'}")
+    client = client_of(ran)
     (parent,) = [each for each in runs_of(client) if each.data.tags["dropsearch.kind"] == "parent"]
     for run in runs_of(client):
         tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
@@ -283,4 +288,7 @@ def test_reports_and_terminal_have_the_cells_of_the_tables(ran: Ran) -> None:
     for table in brief_tables(summary):
         assert all(cell in ran.printed for row in table.rows for cell in row)
     said = " ".join(ran.printed.split())
+    notes = [run.data.tags.get("mlflow.note.content", "") for run in runs_of(client_of(ran))]
+    told = "".join(notes).replace("\\", "")
+    assert all(" ".join(sentence.split()) in told for sentence in ran.results["warnings"])
     assert all(" ".join(sentence.split()) in said for sentence in (*ran.results["answer"], *ran.results["warnings"]))
