@@ -21,13 +21,14 @@ that of a search also takes a stopwatch of the program."""
 
 
 # No module of this package may have the function's name, since an imported module would replace it.
-def run(config: Config, watch: Stopwatch) -> int:
-    """Run the task and return the exit status; `watch` counts the seconds since the program began.
+def run(config: Config, watch: Stopwatch | None = None) -> int:
+    """Run the task and return the exit status; `watch` counts the seconds since the program began, if that was earlier.
 
     Raises:
         InputError: Invalid input; nothing is written then.
         RunError: The training failed.
     """
+    watch = watch or Stopwatch()
     from dropsearch.core.environment import each_warning_once
     from dropsearch.experiment.preflight import check_prerequisites
 
