@@ -178,7 +178,7 @@ def test_the_best_of_each_arm_can_be_changed_by_overrides(finished: Finished, tm
     assert config.retrain.rates == winner["rates"]
     assert (config.task, config.retrain.arm, config.retrain.seed) == ("retrain", arm, 7)
     assert run(config) == 0
-    assert (tmp_path / f"{arm}-7.ckpt").exists()
+    assert (tmp_path / f"{arm}-7" / "best" / f"{arm}.ckpt").exists()
 
 
 def test_rates_of_another_model_are_refused(finished: Finished, tmp_path: Path):

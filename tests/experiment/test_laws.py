@@ -114,7 +114,7 @@ def test_the_opening_is_recorded_for_each_arm(first: Run):
 def test_a_finished_study_opens_the_test_set_no_more_and_trains_nothing(first: Run, second: Run):
     assert second.of("told") == second.of("noted") == []
     assert second.of("test") == [None], "read for the measures of the report, and scored no more"
-    changing = ("seconds", "versions", "commands")
+    changing = ("seconds", "trained_before", "versions", "commands")
     same = [{k: v for k, v in run.results.items() if k not in changing} for run in (first, second)]
     measured = [{k: v for k, v in found.pop("evidence").items() if k != "seconds"} for found in same]
     assert same[0] == same[1]
