@@ -6,24 +6,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from dropsearch.analysis.claim_inputs import (
-    drops,
-    finding,
-    finite_mean,
-    measured_mean,
-    ran,
-    untested,
-    winner_rates,
-)
+from dropsearch.analysis.claim_inputs import drops, finding, finite_mean, measured_mean, ran, untested, winner_rates
 from dropsearch.analysis.claim_rules import BATCHNORM, RATES, Finding, Rule, settled, unsettled
-from dropsearch.core.records import (
-    Claim,
-    Comparison,
-    Evidence,
-    Interval,
-    Summary,
-    arm_title,
-)
+from dropsearch.core.records import Claim, Comparison, Evidence, Interval, Summary, arm_title
 from dropsearch.core.records.arms import TYPICAL_BANDS
 from dropsearch.stats.comparisons import compared
 from dropsearch.stats.shown import shown_side

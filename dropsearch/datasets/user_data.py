@@ -15,14 +15,7 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import place_of_class, place_of_method
 from dropsearch.datasets.batch_hooks import BatchHooks
 from dropsearch.datasets.given_loaders import GivenLoaders, prepared
-from dropsearch.datasets.keyed_loader import (
-    can_be_keyed,
-    is_indexed,
-    is_random,
-    is_repeatable,
-    keyed,
-    keying_of,
-)
+from dropsearch.datasets.keyed_loader import can_be_keyed, is_indexed, is_random, is_repeatable, keyed, keying_of
 from dropsearch.datasets.shared_examples import share_of_equal_examples
 from dropsearch.datasets.user_loaders import (
     Batches,

@@ -18,14 +18,7 @@ from dropsearch.experiment.build import Source
 from dropsearch.experiment.class_maker import ClassMaker
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.params import start
-from dropsearch.experiment.targets import (
-    check_names,
-    given_names,
-    imported,
-    named_arguments,
-    of_data,
-    takes_rates,
-)
+from dropsearch.experiment.targets import check_names, given_names, imported, named_arguments, of_data, takes_rates
 from dropsearch.training.adapters.hyperparameters import (
     Route,
     accepted,

@@ -18,13 +18,7 @@ from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.budget import BudgetedTraining
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.evidence_pace import evidence_pace
-from dropsearch.experiment.paces import (
-    REPORT_SECONDS,
-    TEST_SHARE,
-    TRACKING_SECONDS,
-    Pace,
-    searched_share,
-)
+from dropsearch.experiment.paces import REPORT_SECONDS, TEST_SHARE, TRACKING_SECONDS, Pace, searched_share
 from dropsearch.experiment.pilot import pilots
 from dropsearch.experiment.winners import measuring_threads
 from dropsearch.report.numbers import Scale

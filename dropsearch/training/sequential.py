@@ -22,12 +22,7 @@ from dropsearch.core.user_errors import described, message_of
 from dropsearch.dropout.trial_control import FirstSteps, HiddenDrawError, TrialControl
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.adapters.learning_rate import used_settings
-from dropsearch.training.controlled_trial import (
-    controlled_hooks,
-    controlled_trial,
-    drops_nothing,
-    require_no_drops,
-)
+from dropsearch.training.controlled_trial import controlled_hooks, controlled_trial, drops_nothing, require_no_drops
 from dropsearch.training.epoch_report import Again, CancelledTrialError, Ending, EpochReport
 from dropsearch.training.feeds import CheckedFeed
 from dropsearch.training.logged_steps import set_to_train, wrapped_hook

@@ -8,16 +8,7 @@ from pathlib import Path
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import STOPPED, InputError, RunError, close_match
-from dropsearch.core.records import (
-    ARMS,
-    ArmOutcome,
-    Confirmed,
-    EpochMetrics,
-    Monitor,
-    Summary,
-    TrialResult,
-    TrialSpec,
-)
+from dropsearch.core.records import ARMS, ArmOutcome, Confirmed, EpochMetrics, Monitor, Summary, TrialResult, TrialSpec
 from dropsearch.experiment import engines
 from dropsearch.experiment.artifacts import why_not_loaded
 from dropsearch.experiment.build import make_output_folder

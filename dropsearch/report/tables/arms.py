@@ -7,17 +7,7 @@ import math
 from dropsearch.core.records import ArmOutcome, Summary
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
-from dropsearch.report.numbers import (
-    EMPTY,
-    Scale,
-    judged,
-    loss,
-    number,
-    rate,
-    setting,
-    shorten,
-    with_unit,
-)
+from dropsearch.report.numbers import EMPTY, Scale, judged, loss, number, rate, setting, shorten, with_unit
 from dropsearch.report.tables.evidence import claims_table, variation_tables
 from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
 from dropsearch.report.text.contrast_phrases import of_different_models
