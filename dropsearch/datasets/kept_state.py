@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dropsearch.core.attributes import attributes
 from dropsearch.core.user_errors import LIBRARIES
 from dropsearch.datasets.batch_digest import digest
 
@@ -151,3 +150,13 @@ def _is_code(value: Any) -> bool:
 
 def _is_of_library(function: FunctionType) -> bool:
     return str(function.__module__).partition(".")[0] in LIBRARIES
+
+
+def attributes(value: Any) -> dict[str, Any]:
+    """Return the attributes that an object holds: those that its classes declare in `__slots__`, and its `__dict__`."""
+    names = (vars(kind).get("__slots__", ()) for kind in type(value).__mro__)
+    declared = [name for each in names for name in ((each,) if isinstance(each, str) else each)]
+    return {
+        **{name: getattr(value, name) for name in declared if hasattr(value, name)},
+        **getattr(value, "__dict__", {}),
+    }

@@ -17,7 +17,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class
-from dropsearch.core.attributes import attributes
 from dropsearch.core.printable import comparable_values, is_secret_key
 from dropsearch.core.source_code import (
     Definition,
@@ -31,6 +30,7 @@ from dropsearch.core.source_code import (
 )
 from dropsearch.core.user_errors import LIBRARIES
 from dropsearch.datasets.batch_digest import PLACES
+from dropsearch.datasets.kept_state import attributes
 
 MOST_PARTS = 20_000
 """Objects that are looked at."""

@@ -1,4 +1,4 @@
-"""A feed: it hands out the trials that a study lacks, and records results in it."""
+"""A feed: it hands out the trials that a study lacks, also failed ones again, and records results in it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from itertools import islice
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
+from dropsearch.core.errors import RunError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.study.proposals import Wish
 from dropsearch.study.search_space import Params, Space
 from dropsearch.study.store import StudyStore
 from dropsearch.study.trial_entry import TrialKey
+
+DIVERGED = "diverged"
+"""Prefix of the reason of a trial with non-finite metrics; repeating such a trial gives the same result."""
+MIN_FAILURES = 5
+"""A run stops if the first trials of a study, at least this many, all fail for the same reason."""
 
 
 class StudyFeed(ABC):
@@ -140,3 +146,25 @@ class StudyFeed(ABC):
         """Return whether to stop now. Engines call this often, so it also updates the heartbeat of the study."""
         self.store.show_life()
         return self._cancelled()
+
+
+def release_invalid(store: StudyStore, is_valid: Callable[[TrialResult], bool]) -> None:
+    """Free the keys of trials whose results are no longer valid: they failed, or their checkpoints are missing."""
+    invalid = [result for result in store.results() if not is_valid(result)]
+    if invalid:
+        reasons = {True: "it failed", False: "its checkpoint is missing"}
+        store.release({result.spec.number: reasons[result.state == "FAIL"] for result in invalid})
+
+
+def may_succeed(result: TrialResult) -> bool:
+    """Return whether repeating a failed trial may succeed; a diverged trial diverges again."""
+    return result.state == "FAIL" and not result.interrupted and not result.reason.startswith(DIVERGED)
+
+
+def common_failure(results: Sequence[TrialResult]) -> RunError | None:
+    """Return an error if there are `MIN_FAILURES` results or more and all failed for the same reason, else None."""
+    reasons = {result.reason.split(":")[0] for result in results}
+    if len(results) < MIN_FAILURES or len(reasons) > 1 or any(result.state != "FAIL" for result in results):
+        return None
+    arm = results[0].spec.arm
+    return RunError(f"the first {len(results)} trials of arm {arm} all failed for the same reason: {results[0].reason}")

@@ -9,8 +9,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from dropsearch.core.records import TrialResult, TrialSpec
-from dropsearch.study.failures import may_succeed
-from dropsearch.study.feeds import StudyFeed
+from dropsearch.study.feeds import StudyFeed, may_succeed
 from dropsearch.study.retrainings import Variations
 from dropsearch.study.search_space import Params, Space
 from dropsearch.study.store import StudyStore

@@ -12,8 +12,7 @@ from optuna.trial import FrozenTrial
 from dropsearch.core.errors import RunError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.core.seeds import derived_seed, trial_seed
-from dropsearch.study.failures import DIVERGED, common_failure, may_succeed, release_invalid
-from dropsearch.study.feeds import StudyFeed
+from dropsearch.study.feeds import DIVERGED, StudyFeed, common_failure, may_succeed, release_invalid
 from dropsearch.study.search_space import Params, Space
 from dropsearch.study.store import StudyStore
 from dropsearch.study.trial_clock import TrialClock

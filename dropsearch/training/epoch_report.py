@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,8 @@ from lightning import Callback, LightningModule, Trainer
 
 from dropsearch.core.global_state import seeded
 from dropsearch.core.records import EpochMetrics, State, TrialSpec
+from dropsearch.datasets.user_data import PART_COST, PART_SHARE
+from dropsearch.datasets.user_loaders import Batches, Combined, each_loader
 from dropsearch.dropout.trial_control import TRAINING_PART, TrialControl
 from dropsearch.training.adapters.learning_rate import UsedSettings
 from dropsearch.training.adapters.validation_copy import ValidationAside
@@ -20,7 +23,6 @@ from dropsearch.training.controlled_trial import controlled_copy
 from dropsearch.training.epoch_metrics import LoggedMetrics, diverged, epoch_metrics
 from dropsearch.training.logged_steps import evaluate, runs_aside
 from dropsearch.training.protocols import Feed, TrainerSettings
-from dropsearch.training.training_part import training_part
 
 
 @dataclass
@@ -155,3 +157,27 @@ class Again:
             self._epochs -= 1
             return [False]
         return self._feed.report(reports)
+
+
+def training_part(trainer: Any, data: Any, whole: Any, seed: int) -> tuple[Any, int]:
+    """Return the batches that measure the train loss, and in how many epochs of a search they are measured once.
+
+    If the Trainer limits the batches of an epoch, they are an eighth of those of the trial's first epoch, since the
+    trial may never train on others; measuring them takes about a twentieth of the steps of training, as elsewhere.
+    """
+    if isinstance(trainer.limit_train_batches, float) and trainer.limit_train_batches == 1.0:
+        return whole, getattr(data, "part_every", 1)
+    trained = max(trainer.num_training_batches, 1)
+    validated = next(iter(trainer.num_val_batches), math.inf)
+    count = int(max(min(trained // PART_SHARE, validated), 1))
+    in_order = trainer.overfit_batches > 0  # Lightning shuffles no training batches then
+
+    def first(part: Any) -> Iterator[Any]:
+        loader = part if in_order else data.train_loader(seed)
+        return itertools.islice(loader if each_loader(loader) == [loader] else Combined(loader), count)
+
+    def begun(part: Any) -> Batches:
+        return Batches(lambda: first(part))
+
+    batches = [begun(each) for each in whole] if isinstance(whole, list) else begun(whole)
+    return batches, math.ceil(PART_COST * count / trained)

@@ -21,7 +21,7 @@ from dropsearch.core.process_id import started
 from dropsearch.core.records import INTERRUPTED, Choice, EpochMetrics, Numbers, TrialResult, TrialSpec
 from dropsearch.core.seeds import confirmation_seeds, trial_seed
 from dropsearch.study import trial_entry
-from dropsearch.study.failures import may_succeed, release_invalid
+from dropsearch.study.feeds import may_succeed, release_invalid
 from dropsearch.study.retraining_feeds import ConfirmFeed
 from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.selection import best_configurations, confirmed_configurations, planned_retrainings, winner

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.study.failures import DIVERGED
+from dropsearch.study.feeds import DIVERGED
 from dropsearch.study.pruners import make_pruner
 from dropsearch.study.samplers import sampler_factory
 from dropsearch.study.search_feed import SearchFeed
