@@ -179,7 +179,7 @@ def test_option_that_hydra_has_not_is_refused(cli: Cli, line: str, message: str)
 
 def test_generated_overrides_end_in_one_line_and_leave_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch):
     taken: list[object] = []
-    monkeypatch.setattr("dropsearch.experiment.tasks.run", lambda config: taken.append(config) or 0)
+    monkeypatch.setattr("dropsearch.experiment.tasks.run", lambda config, _: taken.append(config) or 0)
     draw, keys = random.Random(7), sorted({*known_keys(), *OF_MODELS})
     words = [override(draw, keys) for _ in range(30)] + list(WORDS)
     for word in words:

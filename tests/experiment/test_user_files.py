@@ -50,7 +50,7 @@ def files(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Composed
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     found: list[Config] = []
-    monkeypatch.setattr("dropsearch.experiment.tasks.run", lambda config: found.append(config) or 0)
+    monkeypatch.setattr("dropsearch.experiment.tasks.run", lambda config, _: found.append(config) or 0)
 
     def composed(*words: str) -> Config:
         ended = cli("--config-dir", "conf", *words)
