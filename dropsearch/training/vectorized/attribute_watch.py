@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -97,9 +97,9 @@ class AttributeWatch:
             return value - before
         return _appended(value, list(before), items, is_kept, filled)
 
-    def put_back(self) -> None:
-        """Undo all changes."""
-        for attribute in self.changed():
+    def put_back(self, changed: Iterable[Attribute] | None = None) -> None:
+        """Undo all changes; `changed` are the attributes, if they are known."""
+        for attribute in self.changed() if changed is None else changed:
             path, name = attribute
             if name not in self._values[path]:
                 remove(self._parts[path], name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from dropsearch.core.batches import combined, replaced, same
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.core.global_state import changed
 from dropsearch.dropout.places import read_names
 from dropsearch.training.vectorized.attribute_contents import CHANGEABLE
 from dropsearch.training.vectorized.by_row import RowsDifferError
 from dropsearch.training.vectorized.filled_lists import OUTPUTS, armed, is_stand_in, stand_in
 from dropsearch.training.vectorized.row_trainer import StepTrainer
-from dropsearch.training.vectorized.step_rates import RATES, Rates, rates_of
+from dropsearch.training.vectorized.step_rates import RATES, rates_of
 from dropsearch.training.vectorized.step_traits import Attribute, StepTraits
 from dropsearch.training.vectorized.watched_parts import (
     assign,
@@ -85,7 +84,7 @@ class CarriedAttributes:
                 continue
             self._values[path, name] = _combined(values)
         found = [part for value in self._values.values() for part in _differing_in(value)]
-        device = next((each.device for each in self._skeleton.parameters()), None)
+        device = next((each.device for each in self._skeleton.parameters()), None) if found else None
         return {str(id(part)): torch.stack([_tensor(each, device) for each in part.values]) for part in found}
 
     def _require_own(self, own: Any, parts: Sequence[Any], values: Sequence[Any], path: str, name: str) -> None:
@@ -100,6 +99,8 @@ class CarriedAttributes:
     @contextmanager
     def shown(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
         """Give the skeleton the attributes of the rows; `tensors` are those of `of`, inside of `vmap`."""
+        stepping = vars(self._skeleton).get("_trainer")
+        rates = stepping.rates if isinstance(stepping, StepTrainer) else None
         own = {attribute: value for attribute, value in self._values.items() if attribute != RATES}
         parts = {path: part_at(self._skeleton, path) for path, _ in own}
         before = {(path, name): attributes(parts[path]).get(name, _ABSENT) for path, name in own}
@@ -107,11 +108,14 @@ class CarriedAttributes:
         try:
             for (path, name), value in own.items():
                 _set(parts[path], name, value if is_stand_in(value) else replaced(value, filled))
-            with self._rates_shown(replaced(self._values.get(RATES), filled)):
-                yield
+            if isinstance(stepping, StepTrainer):  # else it has no rates
+                stepping.rates = replaced(self._values.get(RATES), filled)
+            yield
         finally:
             for (path, name), value in before.items():
                 _set(parts[path], name, value)
+            if isinstance(stepping, StepTrainer):
+                stepping.rates = rates
 
     @contextmanager
     def as_first(self, modules: Sequence[nn.Module]) -> Iterator[None]:
@@ -126,17 +130,10 @@ class CarriedAttributes:
         finally:
             self._skeleton.load_state_dict(before)
 
-    @contextmanager
-    def _rates_shown(self, rates: Rates | None) -> Iterator[None]:
-        stepping = vars(self._skeleton).get("_trainer")
-        with changed(stepping, rates=rates) if isinstance(stepping, StepTrainer) else nullcontext():
-            yield
-
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Raise `FilledListRead` where code of the module reads a list that is not loaded."""
-        with armed(self._values.values()):
-            yield
+    def guarded(self) -> AbstractContextManager[None]:
+        """Raise `NotLoadedError` where code of the module reads a list that is not loaded."""
+        held_back = [value for value in self._values.values() if is_stand_in(value)]
+        return armed(held_back) if held_back else nullcontext()
 
 
 COMPUTED = frozenset({"getattr", "vars", "__dict__", "attrgetter", "eval", "exec"})

@@ -21,7 +21,7 @@ from dropsearch.training.vectorized.attribute_watch import AttributeWatch, Repla
 from dropsearch.training.vectorized.by_row import RowArray, by_row, set_operators
 from dropsearch.training.vectorized.shared_state import SharedState
 from dropsearch.training.vectorized.step_logs import reduction_of
-from dropsearch.training.vectorized.step_traits import StepTraits
+from dropsearch.training.vectorized.step_traits import Attribute, StepTraits
 from dropsearch.training.vectorized.watched_parts import place_of, shown, watched_parts
 
 
@@ -138,7 +138,7 @@ class EffectRecorder:
         metrics = {path: self._module.get_submodule(path) for path in self._traits.metrics}
         self._paths = {id(metric): path for path, metric in metrics.items()}
         before = {path: {name: vars(metric).get(name) for name in _METHODS} for path, metric in metrics.items()}
-        watch = AttributeWatch(self._module, self._parts) if keeps_attributes else None
+        watch, changed = AttributeWatch(self._module, self._parts) if keeps_attributes else None, None
         shared = self._shared.snapshot()
         states = python_states() if keeps_attributes and not self._traits.draws_in_python else None
         try:
@@ -148,7 +148,8 @@ class EffectRecorder:
                 yield
             self._shared.require_same(shared)
             if watch is not None:
-                self._note_attributes(watch)
+                changed = watch.changed()
+                self._note_attributes(watch, changed)
             if states is not None and python_states() != states:
                 raise UnsupportedError("a step draws from `random` or `numpy.random`, as the first steps did not")
         finally:
@@ -159,7 +160,7 @@ class EffectRecorder:
                     else:
                         vars(metric)[name] = value
             if watch is not None:
-                watch.put_back()
+                watch.put_back(changed)
 
     def note_result(self, result: Any) -> None:
         """Record the result of the step."""
@@ -195,8 +196,8 @@ class EffectRecorder:
         packed_args, packed_kwargs = replaced((args, dict(kwargs)), self._packed)
         self.effects.append(Effect(kind, path, name, packed_args, packed_kwargs))
 
-    def _note_attributes(self, watch: AttributeWatch) -> None:
-        for (path, name), value in watch.changed().items():
+    def _note_attributes(self, watch: AttributeWatch, changed: Mapping[Attribute, Any]) -> None:
+        for (path, name), value in changed.items():
             self._traits.attributes.add((path, name))
             self._traits.carried.add((path, name))
             grown = watch.grown((path, name), value)

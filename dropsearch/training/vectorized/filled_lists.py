@@ -74,14 +74,14 @@ def is_stand_in(value: Any) -> bool:
 
 @contextmanager
 def armed(values: Iterable[Any]) -> Iterator[None]:
-    """Let stand-ins among some values raise `NotLoadedError` where code reads them in this context."""
-    found = [value for value in values if is_stand_in(value)]
+    """Let stand-ins raise `NotLoadedError` where code reads them in this context."""
+    found = list(values)
     for each in found:
         each.is_armed = True
     try:
         yield
     except TypeError as error:  # of PyTorch and NumPy, which read a list past its methods
-        if not found or not any(name in str(error) for name in (_Hidden.__name__, *_NAMES)):
+        if not any(name in str(error) for name in (_Hidden.__name__, *_NAMES)):
             raise
         raise NotLoadedError(found[0].attribute) from error
     finally:
