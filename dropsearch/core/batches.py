@@ -221,6 +221,8 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape or one.dtype != other.dtype:
+    if one.shape != other.shape or one.dtype != other.dtype or one.layout != other.layout:
         return False
+    if one.layout is not torch.strided:
+        return _equal(one.to_dense(), other.to_dense())
     return torch.equal(one.nan_to_num(), other.nan_to_num()) if one.is_floating_point() else torch.equal(one, other)

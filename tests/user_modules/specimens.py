@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from tests.user_modules.nets import LitNet
@@ -178,4 +178,40 @@ class Initialized(LitNet):
         return super().training_step(batch, batch_idx) + torch.cdist(x, self.codes).mean()
 
 
-EACH = (Scheduled, OfSchedule, Warming, Functional, Called, Projected, Taught, Initialized)
+class Ring(LitNet):
+    """Keeps its last losses in a dictionary and a set, and those of one step in a list that it empties first."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.steps, self.seen, self.numbers, self.here = 0, dict[int, Tensor](), set[int](), list[Tensor]()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.steps += 1
+        self.seen[self.steps] = loss.detach()
+        self.numbers.add(self.steps)
+        if len(self.seen) > 3:
+            del self.seen[min(self.seen)]
+            self.numbers.discard(self.steps - 3)
+        self.here.clear()
+        self.here.append(loss)
+        return sum(self.here) * torch.stack([*self.seen.values()]).mean() * len(self.numbers)
+
+
+class Sparse(LitNet):
+    """Holds a sparse buffer."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.register_buffer("neighbours", torch.eye(64).to_sparse())
+
+
+class Scaled(LitNet):
+    """Scales an embedding within its forward."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.embedding = nn.Embedding(10, 4, max_norm=1.0)
+
+
+EACH = (Scheduled, OfSchedule, Warming, Functional, Called, Projected, Taught, Initialized, Ring)

@@ -76,7 +76,7 @@ def module_copy(module: nn.Module) -> Iterator[Any]:
     with _metrics_aside(every, memo):
         parts = [each for each in every if id(each) not in memo and _is_plain(type(each))]
         memo.update({id(each): type(each).__new__(type(each)) for each in parts})
-        for part in parts:
+        for part in reversed(parts):  # a compiled module is copied by its constructor, which asks its inner module
             held = {name: None if name in _NOT_COPIED else value for name, value in vars(part).items()}
             vars(memo[id(part)]).update({name: _copied(value, memo) for name, value in held.items()})
         yield _copied(module, memo)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+from torch import nn
+
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.core.user_errors import message_of, place_of_class, place_of_error, place_of_method
@@ -49,9 +52,21 @@ def incompatibilities(
 def _static(module: Any) -> Iterator[str]:
     if not module.automatic_optimization:
         yield f"the module uses manual optimization{place_of_method(module, 'training_step')}"
+    yield from _tensors(module)
     for name in overridden(module):
         if name not in HARMLESS and name not in EPOCH_HOOKS and name not in BATCH_HOOKS:
             yield f"the module overrides {name}{place_of_method(module, name)}"
+
+
+def _tensors(module: Any) -> Iterator[str]:
+    """Yield what keeps the parameters and buffers of rows from being stacked."""
+    place = place_of_class(type(module))
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.layout is not torch.strided:
+            yield f"{name} is a sparse tensor{place}"
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
+            yield f"{name} has max_norm, by which a step changes its weights{place}"
 
 
 def _dynamic(module: Any, data: DataSource, monitor: Monitor, trainer: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch.core.batches import replaced
-from dropsearch.training.vectorized.attribute_contents import extend
+from dropsearch.training.vectorized.attribute_contents import extend, fill
 from dropsearch.training.vectorized.effects import Deferred, Effect, MetricPath, TensorIndex
 from dropsearch.training.vectorized.step_logs import numbers
 from dropsearch.training.vectorized.watched_parts import assign, attributes, part_at
@@ -54,7 +54,7 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
     return returned
 
 
-_OF_ATTRIBUTES = ("attribute", "container", "items", "array")
+_OF_ATTRIBUTES = ("attribute", "container", "contents", "items", "array")
 
 
 def _change(part: Any, effect: Effect, args: tuple[Any, ...]) -> None:
@@ -67,6 +67,8 @@ def _change(part: Any, effect: Effect, args: tuple[Any, ...]) -> None:
         held[...] = args[0]
     elif effect.kind == "container":
         extend(held, args[0])
+    elif effect.kind == "contents":
+        fill(held, args[0])
     else:
         for index, item in args:
             held[index] = item

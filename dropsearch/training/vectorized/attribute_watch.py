@@ -28,6 +28,10 @@ class Replaced(dict[int, Any]):
     """Replaced items of a list by index."""
 
 
+class Refilled(list[Any]):
+    """All items of a container that changed otherwise than by growing."""
+
+
 class AttributeWatch:
     """A snapshot of a module's attributes, to find and undo the changes of a step; metric objects are left out.
 
@@ -71,7 +75,7 @@ class AttributeWatch:
         return not all(is_same(before, inner) for inner, before in self._inner.get(attribute, ()))
 
     def grown(self, attribute: Attribute, value: Any) -> Any:
-        """Return what changed within: new items of a container, `Replaced` ones, or a copy of an array.
+        """Return what changed within: new items of a container, `Replaced` or `Refilled` ones, or a copy of an array.
 
         None for other values, a string for unsupported changes.
         """
@@ -89,7 +93,7 @@ class AttributeWatch:
         if isinstance(value, GENERATORS):
             return "by drawing from it"
         if isinstance(value, dict | set) and (set(before) - set(value)):
-            return "by removing items"
+            return Refilled(value.items() if isinstance(value, dict) else value)
         is_kept = lambda old, item: old is item and id(item) not in filled  # noqa: E731
         if isinstance(value, dict):
             return {key: item for key, item in value.items() if key not in before or not is_kept(before[key], item)}
@@ -113,19 +117,18 @@ class AttributeWatch:
 
 
 def _appended(value: Any, before: list[Any], items: list[Any], is_kept: Any, filled: set[int]) -> Any:
-    """Return the items that were appended to a list or deque, or `Replaced` ones; a string for other changes."""
+    """Return the items that were appended to a list or deque, `Replaced` ones, or all if it is `Refilled`."""
     if len(items) >= len(before) and all(map(is_kept, before, items)):
         return items[len(before) :]
     if isinstance(value, collections.deque) and len(items) == value.maxlen:  # full: it drops its first items
         for count in range(max(1, len(items) - len(before)), len(items) + 1):
             if all(map(is_kept, before[len(before) + count - len(items) :], items[:-count])):
                 return items[-count:]
-    refused = "otherwise than by appending to it or replacing items"
     if len(items) != len(before):
-        return refused
+        return Refilled(items)
     replaced = Replaced(
         {at: item for at, (old, item) in enumerate(zip(before, items, strict=True)) if not is_kept(old, item)}
     )
     kept = {id(old) for old in before if isinstance(old, Tensor)} - filled
     is_moved = any(id(item) in kept for item in replaced.values())
-    return refused if is_moved else replaced
+    return Refilled(items) if is_moved else replaced

@@ -45,4 +45,5 @@ def _differ(one: Any, other: Any, names: frozenset[str], kinds: tuple[type, ...]
 def _is_equal(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         return np.array_equal(one, other)
-    return same(one, other)
+    on_devices = isinstance(one, Tensor) and isinstance(other, Tensor) and one.device != other.device
+    return same(one, other.to(one.device)) if on_devices else same(one, other)

@@ -17,7 +17,7 @@ from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.batches import replaced, tensors
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import python_states
-from dropsearch.training.vectorized.attribute_watch import AttributeWatch, Replaced
+from dropsearch.training.vectorized.attribute_watch import AttributeWatch, Refilled, Replaced
 from dropsearch.training.vectorized.by_row import RowArray, by_row, set_operators
 from dropsearch.training.vectorized.shared_state import SharedState
 from dropsearch.training.vectorized.step_logs import reduction_of
@@ -84,7 +84,7 @@ class Effect:
     """A recorded call of a metric, of `log` or `log_dict`, or a changed attribute."""
 
     kind: str
-    """metric, log, log_dict, attribute, container, items (of a list), array, or result (of the step)."""
+    """metric, log, log_dict, attribute, container, contents, items (of a list), array, or result (of the step)."""
     path: str
     """Path of the metric, or of the part with the attribute."""
     name: str
@@ -209,6 +209,8 @@ class EffectRecorder:
                 )
             elif isinstance(grown, np.ndarray):
                 self._add("array", path, name, (grown,), {})
+            elif isinstance(grown, Refilled):
+                self._add("contents", path, name, (tuple(grown),), {})
             elif isinstance(grown, Replaced):
                 self._add("items", path, name, tuple(grown.items()), {})
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
@@ -39,8 +39,8 @@ class SharedState:
     def __init__(self, parts: Mapping[str, Any]) -> None:
         kinds = frozenset(type(part) for part in parts.values())
         bases = {base for kind in kinds for base in kind.__mro__ if _is_users(base.__module__)}
-        read, steps = read_names(kinds), (each for each in functions_of(kinds) if not each.__name__.startswith("on_"))
-        self._variables = [*_of_classes(bases, read), *_of_globals(steps), *_of_functions(parts)]
+        read = read_names(kinds)
+        self._variables = [*_of_classes(bases, read), *_of_globals(kinds), *_of_functions(parts)]
         _require_no_iterators(parts, read)
 
     def snapshot(self) -> list[tuple[Any, Any]]:
@@ -76,22 +76,26 @@ def _is_kept(before: Any, now: Any) -> bool:
 
 
 def _of_classes(kinds: Iterable[type], read: frozenset[str]) -> Iterator[_Variable]:
-    for kind in kinds:
+    for kind in sorted(kinds, key=lambda each: each.__qualname__):
         for name, value in vars(kind).items():
             if name in read and not name.startswith("__") and isinstance(value, _DATA) and _is_small(value):
                 value_of = partial(vars(kind).get, name, _ABSENT)
                 yield _Variable(value_of, f"{kind.__name__}.{name}", place_of_class(kind))
 
 
-def _of_globals(functions: Iterable[FunctionType]) -> Iterator[_Variable]:
-    seen = set[tuple[int, str]]()
-    for function in functions:
+@cache
+def _of_globals(kinds: frozenset[type]) -> tuple[_Variable, ...]:
+    found: dict[tuple[int, str], _Variable] = {}
+    for function in sorted(functions_of(kinds), key=lambda each: place_of_code(each.__code__)):
+        if function.__name__.startswith("on_"):
+            continue
         held = function.__globals__
         for code, name, is_stored in _globals_of(function.__code__):
             is_changeable = isinstance(held.get(name), CHANGEABLE) and _is_small(held[name])
-            if (is_stored or is_changeable) and (id(held), name) not in seen and _is_users(str(held.get("__name__"))):
-                seen.add((id(held), name))
-                yield _Variable(partial(held.get, name, _ABSENT), f"the global {name}", place_of_code(code))
+            if (is_stored or is_changeable) and _is_users(str(held.get("__name__"))):
+                variable = _Variable(partial(held.get, name, _ABSENT), f"the global {name}", place_of_code(code))
+                found.setdefault((id(held), name), variable)
+    return tuple(found.values())
 
 
 def _of_functions(parts: Mapping[str, Any]) -> Iterator[_Variable]:

@@ -56,6 +56,29 @@ def relu_cell(projected: Tensor, state: State, weight: Tensor, bias: Tensor | No
 _CELLS = {torch.lstm: lstm_cell, torch.gru: gru_cell, torch.rnn_tanh: tanh_cell, torch.rnn_relu: relu_cell}
 
 
+_SINGLE = {
+    torch.lstm_cell: lstm_cell,
+    torch.gru_cell: gru_cell,
+    torch.rnn_tanh_cell: tanh_cell,
+    torch.rnn_relu_cell: relu_cell,
+}
+
+
+def run_cell(
+    cell: Cell,
+    x: Tensor,
+    state: Any,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> Any:
+    """Run one step of a cell; return its state as the fused kernels do: a tensor, or those of an LSTM."""
+    if isinstance(state, Tensor):
+        return cell(F.linear(x, w_ih, b_ih), (state,), w_hh, b_hh)[0]
+    return cell(F.linear(x, w_ih, b_ih), tuple(state), w_hh, b_hh)
+
+
 def unroll(cell: Cell, steps: Tensor, state: State, weights: Sequence[Tensor], reverse: bool) -> tuple[Tensor, State]:
     """Run a cell over `steps` `[time, batch, features]`; return all hidden states `[time, batch, hidden]` and the last.
 
@@ -116,7 +139,7 @@ def _do_nothing() -> None:
 
 
 class VmapRNN(TorchFunctionMode):
-    """Runs `nn.LSTM`, `nn.GRU` and `nn.RNN` step by step instead of with the fused kernel.
+    """Runs `nn.LSTM`, `nn.GRU`, `nn.RNN` and their cells step by step instead of with the fused kernels.
 
     Packed sequences, whose shapes depend on data, are passed to the fused kernel, which fails under `vmap`. Dropout
     between layers is the control's, which hands on one layer at a time.
@@ -125,6 +148,8 @@ class VmapRNN(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func in _SINGLE:
+            return run_cell(_SINGLE[func], *args, **(kwargs or {}))
         cell = _CELLS.get(func)
         if cell is None or not isinstance(args[3], bool):
             return func(*args, **(kwargs or {}))

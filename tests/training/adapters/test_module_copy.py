@@ -56,6 +56,25 @@ def test_each_copy_is_of_the_module_as_it_is() -> None:
         assert twin.added.weight is module.added.weight
 
 
+class Wrapping(nn.Module):
+    """Is copied by its constructor, as a compiled module is."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.mode = inner, inner.training
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Wrapping, (self.inner,)
+
+
+def test_a_part_that_its_constructor_copies_has_its_inner_module() -> None:
+    module: Any = Keeping()
+    module.wrapping = Wrapping(nn.Linear(3, 2))
+    with module_copy(module) as twin:
+        assert twin.wrapping.mode
+        assert twin.wrapping.inner.weight is module.wrapping.inner.weight
+
+
 class Remembering(MeanMetric):
     """Keeps more than its states: a list, a tensor that it adds to, and the last loss with its graph."""
 
