@@ -71,7 +71,7 @@ def _of(value: Any) -> tuple[Any, Any]:
 
 def _is_kept(before: Any, now: Any) -> bool:
     if isinstance(now, dict):
-        return all(now.get(key, _ABSENT) is value for key, value in before.items())
+        return all(dict.get(now, key, _ABSENT) is value for key, value in before.items())
     return is_same(before, now)
 
 
