@@ -86,7 +86,7 @@ class Remembering(MeanMetric):
 
     def update(self, value: Any) -> None:  # type: ignore[override]
         self.seen.append(float(value))
-        self.total.add_(value)
+        self.total.add_(value)  # type: ignore[operator]
         self.last = torch.ones((), requires_grad=True) * value
         super().update(value)
 
