@@ -15,10 +15,17 @@ from dropsearch.core.global_state import reseeding_follows, seeded, working_fold
 from dropsearch.core.records import ARMS, Range, TrialSpec
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.build import Source
-from dropsearch.experiment.class_maker import ClassMaker
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.params import start
-from dropsearch.experiment.targets import check_names, given_names, imported, named_arguments, of_data, takes_rates
+from dropsearch.experiment.targets import (
+    check_names,
+    given_names,
+    imported,
+    instantiated,
+    named_arguments,
+    of_data,
+    takes_rates,
+)
 from dropsearch.training.adapters.hyperparameters import (
     Route,
     accepted,
@@ -84,13 +91,12 @@ class ModuleBuilder:
         given = named_arguments(chosen, target)
         names, open_ended = accepted(target)
         of_source = self.of_data = of_data(target, given, self._source)
-        make = ClassMaker(chosen._target_, "model", target)
 
         def build(**more: Any) -> Any:
             configured = {name: value for name, value in more.items() if name != self.rates and _is_configured(value)}
             others = {name: value for name, value in more.items() if name not in configured}
             from_file = {name: value for name, value in given.items() if name not in others}
-            return make({**from_file, **configured}, {**of_source, **others})
+            return instantiated(chosen._target_, {**from_file, **configured}, "model", {**of_source, **others})
 
         own = {**defaults(target), **given, **of_source}
         return names | (self._named() if open_ended else set()), build, own

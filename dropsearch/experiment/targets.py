@@ -7,8 +7,7 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -64,16 +63,9 @@ def instantiated(
             `_target_`.
         as_they_are: Arguments that are passed unchanged.
     """
-    with named_failure(target, group):
+    try:
         make = instantiate(as_text({**given, "_target_": target, "_partial_": True}))
         return partial(make, **as_they_are) if given.get("_partial_") else make(**as_they_are)
-
-
-@contextmanager
-def named_failure(target: str, group: str) -> Iterator[None]:
-    """Raise the error of a class that cannot be built as an `InputError`."""
-    try:
-        yield
     except USER_ERRORS as error:
         if (refusal := _refusal(error)) is not None:  # the class raised its own message
             raise InputError(str(refusal)) from error
