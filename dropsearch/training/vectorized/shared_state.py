@@ -24,7 +24,8 @@ class _Variable:
 
     value: Callable[[], Any]
     named: str
-    place: str
+    place: Callable[[], str]
+    """Where it is; to find it takes the whole source of a class."""
 
 
 class SharedState:
@@ -52,7 +53,7 @@ class SharedState:
         for variable, (value, contents) in zip(self._variables, before, strict=True):
             now = variable.value()
             if now is not value or (isinstance(now, CHANGEABLE) and not _is_kept(contents, now)):
-                raise UnsupportedError(f"{by} changes {variable.named}, which no row has for itself{variable.place}")
+                raise UnsupportedError(f"{by} changes {variable.named}, which no row has for itself{variable.place()}")
 
 
 def _require_no_iterators(parts: Mapping[str, Any], read: frozenset[str]) -> None:
@@ -80,7 +81,7 @@ def _of_classes(kinds: Iterable[type], read: frozenset[str]) -> Iterator[_Variab
         for name, value in vars(kind).items():
             if name in read and not name.startswith("__") and isinstance(value, _DATA) and _is_small(value):
                 value_of = partial(vars(kind).get, name, _ABSENT)
-                yield _Variable(value_of, f"{kind.__name__}.{name}", place_of_class(kind))
+                yield _Variable(value_of, f"{kind.__name__}.{name}", partial(place_of_class, kind))
 
 
 @cache
@@ -93,7 +94,9 @@ def _of_globals(kinds: frozenset[type]) -> tuple[_Variable, ...]:
         for code, name, is_stored in _globals_of(function.__code__):
             is_changeable = isinstance(held.get(name), CHANGEABLE) and _is_small(held[name])
             if (is_stored or is_changeable) and _is_users(str(held.get("__name__"))):
-                variable = _Variable(partial(held.get, name, _ABSENT), f"the global {name}", place_of_code(code))
+                variable = _Variable(
+                    partial(held.get, name, _ABSENT), f"the global {name}", partial(place_of_code, code)
+                )
                 found.setdefault((id(held), name), variable)
     return tuple(found.values())
 
@@ -104,7 +107,7 @@ def _of_functions(parts: Mapping[str, Any]) -> Iterator[_Variable]:
             if isinstance(value, FunctionType) and _is_users(str(value.__module__)):
                 for variable, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
                     named = f"the variable {variable} of the function {shown(path, name)}"
-                    yield _Variable(partial(_content, cell), named, place_of_code(value.__code__))
+                    yield _Variable(partial(_content, cell), named, partial(place_of_code, value.__code__))
 
 
 def _content(cell: CellType) -> Any:

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.training.vectorized import shared_state
 from tests.training.vectorized.laws import Case, assert_alike, trials
 from tests.user_modules.data import Augmented, Digits
 from tests.user_modules.late_state import (
@@ -20,6 +23,7 @@ from tests.user_modules.late_state import (
     SetByCallback,
     Weighted,
 )
+from tests.user_modules.nets import LitNet
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +57,25 @@ def test_late_state_is_of_its_trial(make: type, alone: dict[int, TrialResult], t
 def test_what_a_step_begins_late_ends_vectorized_training(make: type, data: type, reason: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=reason):
         Case(make, data(), epochs=5).vectorized(trials(2), tmp_path)
+
+
+class Scaled(LitNet):
+    """Reads a value of its class."""
+
+    factor = 2.0
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.factor * super().training_step(batch, batch_idx)
+
+
+def test_the_source_of_a_class_is_read_only_for_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes tens of milliseconds for a class of a large file, and a transformer has a hundred of them."""
+    asked: list[type] = []
+    monkeypatch.setattr(shared_state, "place_of_class", lambda kind: str(asked.append(kind)))
+    state = shared_state.SharedState({"": Scaled()})
+    before = state.snapshot()
+    assert asked == []
+    monkeypatch.setattr(Scaled, "factor", 3.0)
+    with pytest.raises(UnsupportedError, match=r"a step changes Scaled\.factor"):
+        state.require_same(before)
+    assert asked == [Scaled]
