@@ -15,8 +15,6 @@ from dropsearch.stats.power import detectable
 ROUNDS = (0.4, 0.75, 1.0)
 """Shares of an arm's trials after which the plan is updated."""
 MOST_SEEDS, MOST_TRIALS = 20, 1000
-ENOUGH_SEEDS = 8
-"""Minimum number of seeds that can show a difference in six contrasts."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from dropsearch.core.seeds import confirmation_seeds
 from dropsearch.experiment.allocation import (
-    ENOUGH_SEEDS,
     LADDER,
     MOST_SEEDS,
     Allocation,
@@ -33,6 +32,7 @@ class BudgetedTraining:
     Args:
         clock: Returns the seconds since the start of the run; None for a budget of trials.
         slowness: Returns how many times as long work takes now as on an idle machine.
+        enough_seeds: The minimum number of seeds that can show a difference.
     """
 
     def __init__(
@@ -42,9 +42,10 @@ class BudgetedTraining:
         available: float,
         clock: Callable[[], float] | None,
         slowness: Callable[[], float] = lambda: 1.0,
+        enough_seeds: int = 8,
     ) -> None:
         self.arm_runner, self.costs, self.clock = arm_runner, costs, clock
-        self._slowness = slowness
+        self._slowness, self._enough_seeds, self._measured = slowness, enough_seeds, costs.model
         self.available = available * (1 - RESERVE) if clock else available
         used = clock() if clock else 0.0
         # Trials of earlier runs do not count.
@@ -129,9 +130,11 @@ class BudgetedTraining:
         def fits(costs: Costs, seeds: int) -> bool:
             return costs.confirm(top_k, seeds, done) + costs.end(seeds) <= left
 
-        fitting = [n for n in range(done + 1, MOST_SEEDS + 1) if fits(self.costs, n)]
-        if done < ENOUGH_SEEDS not in fitting and fits(self.costs.without_evidence, ENOUGH_SEEDS):
-            return ENOUGH_SEEDS
+        costs = self.costs if fits(self.costs, done) else self.costs.without_evidence
+        fitting = [n for n in range(done + 1, MOST_SEEDS + 1) if fits(costs, n)]
+        enough = self._enough_seeds
+        if done < enough not in fitting and fits(self.costs.without_evidence, enough):
+            return enough
         return done + max(math.ceil((fitting[-1] - done) / 2), min(CHUNK, fitting[-1] - done)) if fitting else done
 
     def _affordable(self, left: float) -> tuple[int, int]:
@@ -140,10 +143,10 @@ class BudgetedTraining:
         Seeds that can show a difference come before evidence.
         """
         fitting = [each for each in LADDER if self.costs.after(each.top_k, each.seeds) <= left]
-        if not fitting or fitting[-1].seeds < ENOUGH_SEEDS:
-            bare = self.costs.without_evidence
-            enough = [each for each in LADDER if each.seeds == ENOUGH_SEEDS]
-            fitting += [each for each in enough if bare.after(each.top_k, each.seeds) <= left][:1]
+        if not fitting or fitting[-1].seeds < self._enough_seeds:
+            enough = replace(LADDER[0], seeds=self._enough_seeds)
+            if self.costs.without_evidence.after(enough.top_k, enough.seeds) <= left:
+                fitting.append(enough)
         best = fitting[-1] if fitting else LADDER[0]
         return min(best.top_k, self.allocation.n_trials), best.seeds
 
@@ -156,7 +159,9 @@ class BudgetedTraining:
 
     def _as_busy(self, costs: Costs) -> Costs:
         """Return costs on a machine that is about as busy as now and before."""
-        return costs.at((self.costs.slow + self._slowness()) / 2)
+        found = costs.at((self.costs.slow + self._slowness()) / 2)
+        # The machine may have been less busy when a model was measured than a moment later, when `slow` was.
+        return replace(found, model=max(found.model, self._measured))
 
     def _set(self, **numbers: int) -> None:
         self.allocation = replace(self.allocation, **numbers)

@@ -23,6 +23,7 @@ from dropsearch.experiment.pilot import pilots
 from dropsearch.experiment.winners import measuring_threads
 from dropsearch.report.numbers import Scale
 from dropsearch.stats.comparisons import planned_contrasts
+from dropsearch.stats.shown import minimum_seeds
 from dropsearch.tracking import tracker_names
 from dropsearch.training.protocols import Engine
 
@@ -65,7 +66,10 @@ class RunBudget:
 
     def begin(self, arm_runner: ArmRunner) -> None:
         """Decide what the arms train at first."""
-        self.training = BudgetedTraining(arm_runner, self._costs, self._available, self._clock, slowness)
+        contrasts = max(len(planned_contrasts(self._context.config.arms)), 1)
+        self.training = BudgetedTraining(
+            arm_runner, self._costs, self._available, self._clock, slowness, minimum_seeds(contrasts)
+        )
 
     def describe(self, spread: float | None = None, unit: str = "") -> str:
         """Return what the budget buys; `spread` is the standard deviation of paired differences, if it is known."""

@@ -15,7 +15,7 @@ from dropsearch.analysis.measures.passes import operations
 from dropsearch.config.schema import Config, arguments
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import reseeding_follows, seeded
-from dropsearch.core.records import ComparisonMetric, Range, Site, TrialSpec
+from dropsearch.core.records import ARMS, ComparisonMetric, Range, Site, TrialSpec
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.module_builder import ModuleBuilder
 from dropsearch.experiment.params import LearningRates, programs
@@ -29,6 +29,7 @@ from dropsearch.experiment.scoring import (
 )
 from dropsearch.experiment.targets import check_names, is_plain
 from dropsearch.experiment.user_code import code_digests
+from dropsearch.report.numbers import shorten
 from dropsearch.stats.hodges_lehmann import FEWEST_PAIRS
 from dropsearch.training.adapters.absent_sites import absent_sites, describe, describe_rates, rates_set_by
 from dropsearch.training.adapters.hyperparameters import Route, routes
@@ -141,9 +142,25 @@ class TrialModules:
 
     def are_alike(self, arm: str, other: str) -> bool:
         """Return whether two arms build the same module, apart from dropout and BatchNorm, by their `arm_args`."""
+        return not self._unlike(arm, other)
+
+    def own_arguments(self) -> dict[str, str]:
+        """Return, by arm, the arguments that differ from those of the arm without dropout beside it, ``width=32``."""
+        arms = self._config.arms
+        plain = {name: "batchnorm" if ARMS[name].batchnorm else "none" for name in arms}
+        own = {name: self._unlike(name, plain[name]) for name in arms if plain[name] in arms}
+        return {
+            arm: ", ".join(f"{k}={shorten(str(v), 40)}" for k, v in found.items())
+            for arm, found in own.items()
+            if found
+        }
+
+    def _unlike(self, arm: str, other: str) -> dict[str, Any]:
+        """Return the arguments of an arm's module that those of another arm differ from."""
         args, own = self._config.arm_args, self._builder.own
-        given, others = args.get(arm, {}), args.get(other, {})
-        return all(repr(given.get(k, own.get(k))) == repr(others.get(k, own.get(k))) for k in {*given, *others})
+        given, others = {**own, **args.get(arm, {})}, {**own, **args.get(other, {})}
+        names = {**args.get(arm, {}), **args.get(other, {})}
+        return {name: given.get(name) for name in names if repr(given.get(name)) != repr(others.get(name))}
 
     def sites(self, values: Mapping[str, Any]) -> tuple[Site, ...]:
         """Return the sites of a module with given searched values."""

@@ -10,10 +10,11 @@ from contextlib import suppress
 from typing import Any
 
 from dropsearch.core.printable import printable
-from dropsearch.core.records import Summary
+from dropsearch.core.records import Summary, best_arm
 from dropsearch.report.tables.arms import brief_tables
 from dropsearch.report.tables.table import WIDTH
 from dropsearch.report.text.contents import follow_ups
+from dropsearch.report.text.phrases import MOST_RATES
 from dropsearch.report.text.shell import folded
 from dropsearch.report.text.verdict import answer, rates_by_site
 from dropsearch.report.text.warnings import warnings
@@ -41,15 +42,18 @@ def closing(summary: Summary, rows: float = math.inf) -> str:
     """Return the answer, the tables of arms and rates, and follow-up commands as plain text of 80 columns.
 
     Commands can be copied, also those that are folded. The command that continues an interrupted run is the last one.
-    Where a terminal has fewer rows, the answer, the table of arms and that command remain, and the report has the rest.
+    Where a terminal has fewer rows, the answer, one table and that command remain, and the report has the rest: the
+    table of arms, or that of rates if the answer refers to it.
     """
     sentences, tables, commands = _sentences(summary), _tables(summary), _commands(summary)
     blocks = [*sentences, *tables, _files(summary), "\n".join(commands)]
     if _height(blocks) > rows:
         needed = commands[-1:] if commands and not summary.complete else []
-        blocks = [*sentences, *tables[:1], _files(summary, of_more=True), *needed]
+        kept, left_out = (tables[1:2], "arms") if _has_many_rates(summary) else (tables[:1], "rates by site")
+        end = [_files(summary, left_out), *needed]
+        blocks = [*sentences, *kept, *end]
         if _height(blocks) > rows:  # the table scrolls off the screen rather than the answer
-            blocks = [*tables[:1], *sentences, *blocks[len(sentences) + len(tables[:1]) :]]
+            blocks = [*kept, *sentences, *end]
     return printable("\n" + "\n\n".join(filter(None, blocks)), keep="\n")
 
 
@@ -66,11 +70,17 @@ def _height(blocks: Sequence[str]) -> int:
     return sum(block.count("\n") + 2 for block in filter(None, blocks))
 
 
-def _files(summary: Summary, *, of_more: bool = False) -> str:
+def _has_many_rates(summary: Summary) -> bool:
+    """Return whether the winner has more rates than the answer lists."""
+    best = best_arm(summary.arms)
+    return best is not None and any((rates := summary.arms[best].rates).values()) and len(rates) > MOST_RATES
+
+
+def _files(summary: Summary, left_out: str = "") -> str:
     if "output_dir" not in summary.config:
         return ""
     models = ", best/ with the models" if any(arm.winner for arm in summary.arms.values()) else ""
-    more = " (the rates by site, and commands to see curves, to load and train models)" if of_more else ""
+    more = f" (the {left_out}, and commands to see curves, to load and train models)" if left_out else ""
     return wrapped(f"In {summary.config['output_dir']}: report.html, report.md{more}, results.json{models}.")
 
 

@@ -27,7 +27,7 @@ PLANNED = (
 )
 """All pairs of the four main arms, then per-site rates against one shared rate and against typical rates."""
 WITHOUT_DROPOUT = (*PLANNED, ("dropout_shared", "none"), ("typical", "none"), ("dropout_shared", "typical"))
-"""The pairs where no arm has a rate for each site."""
+"""The pairs where the arm `dropout` does not run."""
 UNSCORED = "seeds without a score"
 """The luck that a contrast leaves out if a seed of one of its arms has no finite score."""
 ByExample = Mapping[int, Sequence[float]]

@@ -265,6 +265,28 @@ def test_seeds_that_can_show_something_come_before_evidence(model: float) -> Non
     assert arms.now + tested + FIXED <= 1.1 * 160
 
 
+@pytest.mark.parametrize(("count", "enough"), [(2, 6), (4, 8), (6, 9)])
+def test_evidence_is_given_up_for_no_more_seeds_than_arms_need(count: int, enough: int) -> None:
+    """Nor is time left over that more seeds could use once it is given up."""
+    arms = Simulated(0.6, 1.0, arms=count)
+    costs = dataclasses.replace(believed_costs(arms), arms=count, model=1.0)
+    budgeted = BudgetedTraining(arms, costs, 28 * count + 12, lambda: arms.now, enough_seeds=enough)  # type: ignore[arg-type]
+    budgeted.train(lambda feed: feed, Progress())
+    assert len(arms.seeds) >= enough
+    tested = count * len(arms.seeds) * TEST_SHARE / (1 + TEST_SHARE)
+    assert 0.85 <= (arms.now + tested + FIXED) / (28 * count + 12) <= 1.1
+
+
+def test_a_moment_of_load_does_not_make_a_measured_cost_less() -> None:
+    arms, looks = Simulated(0.6, 1.0), iter([4.0])
+    costs = dataclasses.replace(believed_costs(arms), model=2.0, slow=4.0)
+    budgeted = BudgetedTraining(arms, costs, 400, lambda: arms.now, lambda: next(looks, 1.0))  # type: ignore[arg-type]
+    budgeted.train(lambda feed: feed, Progress())
+    models = 4 * len(arms.seeds)
+    evidence = models * 2.0 if budgeted.affords_evidence(models) else 0.0
+    assert arms.now + evidence + FIXED <= 1.1 * 400
+
+
 def test_evidence_leaves_the_time_of_the_report() -> None:
     arms = Simulated(0.6, 1.0)
     budgeted = BudgetedTraining(arms, believed_costs(arms), 100, lambda: arms.now)  # type: ignore[arg-type]

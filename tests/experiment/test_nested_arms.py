@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from dropsearch.core.records import Summary
 from dropsearch.experiment.scoring import ExampleResults
 from dropsearch.experiment.tasks.search import searched
+from dropsearch.experiment.user_module import TrialModules
 from tests.experiment.conftest import LIGHT, composed
 
 SETTINGS = (*LIGHT, "confirm.seeds=6", "confirm.top_k=1", "trainer.max_epochs=1")
@@ -77,3 +80,22 @@ def test_results_by_example_that_are_gone_are_measured_again_and_nothing_changes
     assert list((folder / "checkpoints").glob("*/*/*.npz"))
     assert after["comparisons"] == before["comparisons"]
     assert {arm["openings"] for arm in after["arms"].values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("arm_args", "found"),
+    [
+        ({"dropout": {"width": 32}}, {"dropout": "width=32"}),
+        ({"none": {"width": 8}}, {"dropout": "width=16"}),
+        ({"dropout": {"width": 16}}, {}),  # what the constructor takes anyway
+        ({"batchnorm": {"norm": "batch"}, "both": {"norm": "batch"}}, {}),
+        ({"batchnorm": {"norm": "batch"}, "both": {"norm": "batch", "width": 32}}, {"both": "width=32"}),
+    ],
+)
+def test_arguments_that_differ_from_those_of_the_arm_without_dropout(
+    arm_args: dict[str, Any], found: dict[str, str]
+) -> None:
+    modules = object.__new__(TrialModules)
+    modules._config = cast(Any, SimpleNamespace(arms=["none", "dropout", "batchnorm", "both"], arm_args=arm_args))
+    modules._builder = cast(Any, SimpleNamespace(own={"width": 16, "norm": None}))
+    assert modules.own_arguments() == found

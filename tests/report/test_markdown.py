@@ -199,7 +199,9 @@ def test_measures_and_claims_are_summarized(make):
 def test_what_earlier_commands_trained_is_not_said_to_be_done_in_the_last_one(make):
     summary = make.with_evidence(trained_before=5, seconds=7)
     found = dict(facts(summary))
-    assert found["trained"].endswith("retrainings, those of earlier commands included; the last one took 7 s")
+    assert found["trained"].endswith(
+        "retrainings, those of earlier commands and other processes included; this one took 7 s"
+    )
     assert found["evidence"].endswith("measured in 4.2 s")
 
 

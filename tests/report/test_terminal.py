@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dropsearch.report.terminal import closing
+from tests.report.conftest import DEFAULT_SITES
 
 COMMANDS = {"reload": "python -c 1", "retrain": "python -m dropsearch --config-dir best", "continue": "python -m x"}
 GIVEN = {"commands": COMMANDS, "config": {"output_dir": "outputs/here"}}
@@ -41,3 +44,12 @@ def test_the_command_that_continues_stays(make):
     text = closing(make.summary(complete=False, **GIVEN), 24)
     assert text.endswith(COMMANDS["continue"])
     assert COMMANDS["retrain"] not in text
+
+
+def test_the_rates_stay_where_the_answer_refers_to_their_table(make):
+    sites = tuple(replace(DEFAULT_SITES[0], name=f"block{index}.dropout") for index in range(12))
+    summary = make.summary(("none", "dropout"), sites=sites, **GIVEN)
+    shown = visible(closing(summary, 24), 24)
+    assert "12 sites (table below)" in shown
+    assert "block0" in shown
+    assert "report.md (the arms, and commands" in shown

@@ -55,6 +55,8 @@ class Summary:
     """
     overlaps: tuple[str, ...] = ()
     """Sentences about examples of validation or test set that are also training examples."""
+    own_arguments: Mapping[str, str] = field(default_factory=dict)
+    """By arm, the arguments in which its module differs from that of the arm without dropout beside it, `width=32`."""
     evidence: Evidence | None = None
     """Measured effects of dropout in the winners; None if not measured."""
     trained_before: int = 0

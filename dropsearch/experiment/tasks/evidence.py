@@ -86,7 +86,7 @@ def _recorded_before(folder: Path) -> dict[str, Any]:
     try:
         recorded = json.loads((folder / "results.json").read_text())
         known = {"engine": str(recorded["engine"]), "seconds": float(recorded["seconds"])}
-        return known | {"trained_before": int(recorded["trained_before"])}
+        return known | {"trained_before": int(recorded.get("trained_before", 0))}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -103,6 +103,7 @@ def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], b
         recorded = {
             "engine": "an earlier run's",
             "seconds": trained,
+            "trained_before": 0,
             "config": {**found.config, "task": "search"},
             **before,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dropsearch.config.schema import Config
@@ -74,6 +75,9 @@ def retrain(config: Config) -> int:
     with interruption.listening():
         SequentialEngine(context.make_module, context.source, context.settings, lambda _: path).run(feed)
     if interruption.requested:
+        with suppress(OSError):  # an earlier retraining may be there
+            path.parent.rmdir()
+            folder.rmdir()
         print("stopped: nothing was kept")
         return STOPPED
     result = feed.result

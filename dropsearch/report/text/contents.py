@@ -87,7 +87,7 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
     retrained = sum(len(c.results) for arm in summary.arms.values() for c in arm.confirmed)
     yield "study", f"{summary.study}, seed {summary.seed}, engine {summary.engine}"
     trained, took = f"{counted(trials, 'trial')} and {counted(retrained, 'retraining')}", duration(summary.seconds)
-    before = f", those of earlier commands included; the last one took {took}"
+    before = f", those of earlier commands and other processes included; this one took {took}"
     yield "trained", trained + (before if summary.trained_before else f" in {took}")
     if measured := findings.measuring(summary):
         yield "evidence", measured

@@ -35,10 +35,15 @@ def is_same(one: ArmOutcome, other: ArmOutcome) -> bool:
 
 
 def of_different_models(summary: Summary, contrasts: Iterable[Comparison]) -> list[Comparison]:
-    """Return contrasts without those of arms that chose the model of an arm before them."""
-    arms = [*summary.arms.items()]
-    again = {name for n, (name, arm) in enumerate(arms) if any(is_same(arm, other) for _, other in arms[:n])}
-    return [each for each in contrasts if not {each.a, each.b} & again]
+    """Return contrasts without those of a model with itself; of several of the same two models, the first."""
+    arms = summary.arms
+    first = {name: next(each for each in arms if each == name or is_same(arms[each], arms[name])) for name in arms}
+    found: dict[tuple[str, frozenset[str]], Comparison] = {}
+    for each in contrasts:
+        models = frozenset((first[each.a], first[each.b]))
+        if len(models) > 1:
+            found.setdefault((each.metric, models), each)
+    return [*found.values()]
 
 
 def between(summary: Summary, one: str, other: str) -> Comparison | None:

@@ -23,17 +23,6 @@ def on_test(summary: Summary) -> bool:
     return summary.comparison_metric.scores != "val_loss"
 
 
-def own_arguments(summary: Summary, name: str) -> str:
-    """Return the `arm_args` in which an arm differs from the arm without dropout, ``width=32``; empty if none do."""
-    off = "batchnorm" if summary.arms[name].arm.batchnorm else "none"
-    if name == off or off not in summary.arms:
-        return ""
-    args, own = summary.config.get("arm_args", {}), summary.config.get("model", {})
-    given, others = args.get(name, {}), args.get(off, {})
-    pairs = {key: (given.get(key, own.get(key)), others.get(key, own.get(key))) for key in {**given, **others}}
-    return ", ".join(f"{key}={one}" for key, (one, other) in pairs.items() if repr(one) != repr(other))
-
-
 def comparison_set(summary: Summary) -> str:
     """Return the name of the set on which arms are compared."""
     return "test set" if on_test(summary) else "validation set"

@@ -19,7 +19,6 @@ from dropsearch.report.text.phrases import (
     listed,
     monitored,
     on_test,
-    own_arguments,
     short_names,
 )
 
@@ -42,6 +41,8 @@ def answer(summary: Summary) -> tuple[str, ...]:
     the second sentence suggests an arm to compare with. Without a confirmation, the sentences state the progress.
     """
     name = best_arm(summary.arms)
+    if name is not None and not any(arm.trials for arm in summary.arms.values()):
+        return (_trained_once(summary, name),)
     if name is not None and not _others(summary, name):
         return _use(summary, name), _alone(summary, name)
     if name is not None:
@@ -49,6 +50,14 @@ def answer(summary: Summary) -> tuple[str, ...]:
     if any(arm.best for arm in summary.arms.values()):
         return _unconfirmed(summary)
     return _nothing(summary)
+
+
+def _trained_once(summary: Summary, name: str) -> str:
+    """Return what a retraining by itself shows, which recommends nothing."""
+    outcome = summary.arms[name]
+    seeds = ", ".join(map(str, outcome.winner.seeds)) if outcome.winner else ""
+    value = loss(findings.confirmed_loss(outcome))
+    return f"{capitalized(_model(summary, name))}: trained again with seed {seeds}, best {monitored(summary)} {value}."
 
 
 # Which arm to use
@@ -77,7 +86,7 @@ def _model(summary: Summary, name: str) -> str:
         return f"{title} without dropout" if outcome.arm.batchnorm else plain
     rates = outcome.rates
     if not any(rates.values()):
-        own = own_arguments(summary, name)
+        own = summary.own_arguments.get(name)
         model = "BatchNorm" if outcome.arm.batchnorm else "the plain model"
         return f"{model}{f' with {own}' if own else ''} (every rate chosen is 0)"
     if outcome.arm.dropout == "shared":
@@ -223,7 +232,10 @@ def _against(failed: Sequence[TrialResult]) -> str:
     """Return what to do about failed retrainings."""
     if all(result.reason.startswith("diverged") for result in failed):
         return "Lower learning rates (space.lr.high) or clipped gradients (trainer.gradient_clip_val=1) diverge less"
-    return "Remove the cause, then repeat the command, which trains them again"
+    return (
+        "Remove the cause, then repeat the command, which trains them again (with study.allow_code_changes=true if "
+        "your code changed)"
+    )
 
 
 def _nothing(summary: Summary) -> tuple[str, str]:

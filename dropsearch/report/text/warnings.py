@@ -9,7 +9,7 @@ from dropsearch.core.records import Comparison, Confirmed, Summary, TrialResult,
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
 from dropsearch.report.numbers import loss, shorten
-from dropsearch.report.text.phrases import MOST_RATES, listed, on_test, own_arguments, short_names
+from dropsearch.report.text.phrases import MOST_RATES, listed, on_test, short_names
 from dropsearch.stats.shown import minimum_seeds
 
 ONE_SIDED = 0.25
@@ -126,12 +126,12 @@ def _one_sided(summary: Summary) -> Iterator[str]:
 
 
 def _unequal_arguments(summary: Summary) -> Iterator[str]:
-    own = {name: own_arguments(summary, name) for name in summary.arms}
-    for arguments in dict.fromkeys(filter(None, own.values())):
+    own = summary.own_arguments
+    for arguments in dict.fromkeys(own.values()):
         names = listed([arm_title(name) for name, each in own.items() if each == arguments])
         yield (
-            f"Besides dropout, arm_args gives {names} {arguments}, unlike the arm without dropout: what they differ "
-            "by is not the effect of dropout alone."
+            f"By arm_args the module of {names} has {arguments}, unlike that of the arm without dropout: what they "
+            "differ by is not the effect of dropout alone."
         )
 
 
@@ -170,7 +170,7 @@ def _missing_luck(summary: Summary) -> Iterator[str]:
 def _remedy(missing: Sequence[str]) -> str:
     """Return what makes examples count; empty if they do."""
     of_examples = next((part for part in missing if part.endswith(" examples")), "")
-    needs = "that needs six of them or more, and a module that can be measured on a part of them"
+    needs = "it is known for six or more, each with a finite loss, and a module that can be measured on a part of them"
     return f"; {needs}" if of_examples else ""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dropsearch.core.errors import InputError
-from dropsearch.experiment.tasks.evidence import measured_finished_run
+from dropsearch.experiment.tasks.evidence import _recorded_before, measured_finished_run
 from dropsearch.experiment.tasks.search import searched
 from dropsearch.study.store import StudyStore
 from tests.experiment.conftest import MEASURED, Cli, composed
@@ -114,3 +114,8 @@ def test_a_checkpoint_that_is_gone_is_named_before_anything_is_written(out: Path
     with pytest.raises(InputError, match=r"needs the checkpoints of the run, but .*\.ckpt is missing: repeat the"):
         measure(out)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_results_of_an_earlier_version_keep_their_engine_and_duration(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"engine": "vectorized", "seconds": 60}')
+    assert _recorded_before(tmp_path) == {"engine": "vectorized", "seconds": 60.0, "trained_before": 0}

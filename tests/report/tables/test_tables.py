@@ -188,3 +188,14 @@ def test_differences_from_the_same_model_are_not_repeated(make):
     assert left == {pair for pair in contrasts if "dropout" not in pair}
     assert len(differences_table(same).rows) == 3
     assert not any("dropout" in row[1] for row in contrasts_table(same).rows)
+
+
+def test_the_only_difference_of_two_models_stays_whatever_arms_have_them(make):
+    summary = make.with_evidence()
+    first = summary.comparisons[0]
+    pairs = [("dropout", "none"), ("dropout", "both"), ("both", "none")]
+    dropout = replace(summary.arms["dropout"], winner=replace(summary.arms["none"].winner, owner="none"))
+    twins = replace(summary, arms={**summary.arms, "dropout": dropout})
+    for planned, left in ((pairs[:2], pairs[1:2]), (pairs, pairs[1:2]), (pairs[:1], [])):
+        found = of_different_models(twins, [replace(first, a=a, b=b) for a, b in planned])
+        assert [(each.a, each.b) for each in found] == left

@@ -107,8 +107,14 @@ def test_an_arm_that_chose_no_dropout_alone_is_the_plain_model(make):
     arm = with_losses(make, "dropout", [0.2, 0.2], {"drop": 0.0})
     assert answer(make.summary({"dropout": arm}))[0].startswith("Use the plain model (every rate chosen is 0): least ")
     worse = with_losses(make, "none", [0.9, 0.9])
-    wider = make.summary({"none": worse, "dropout": arm}, config={"arm_args": {"dropout": {"width": 32}}})
+    wider = make.summary({"none": worse, "dropout": arm}, own_arguments={"dropout": "width=32"})
     assert "the plain model with width=32 (every rate chosen is 0)" in answer(wider)[0]
+
+
+def test_a_retraining_by_itself_recommends_nothing(make):
+    arm = replace(with_losses(make, "dropout", [0.2], {"drop": 0.3}), trials=())
+    (said,) = answer(make.summary({"dropout": arm}))
+    assert said == "Dropout with rate 0.30 (drop): trained again with seed 5000, best validation loss 0.2000."
 
 
 def test_many_rates_are_left_to_the_table(make):

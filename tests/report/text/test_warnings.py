@@ -104,11 +104,10 @@ def test_examples_that_parts_share_stand_in_the_first_screen(make) -> None:
 
 
 def test_arms_that_differ_in_more_than_dropout_are_named(make) -> None:
-    config = {"arm_args": {"dropout": {"width": 32}, "both": {"norm": "batch"}, "batchnorm": {"norm": "batch"}}}
-    summary = make.summary(config={**config, "model": {"width": 16}})
+    summary = make.summary(own_arguments={"dropout": "width=32", "both": "width=32"})
     (said,) = [text for text in warnings(summary) if "arm_args" in text]
-    assert said.startswith("Besides dropout, arm_args gives dropout width=32, unlike")
-    assert not any("arm_args" in text for text in warnings(make.summary(config={**config, "model": {"width": 32}})))
+    assert said.startswith("By arm_args the module of dropout and dropout + BatchNorm has width=32, unlike")
+    assert not any("arm_args" in text for text in warnings(make.summary()))
 
 
 def test_a_metric_with_one_value_is_named(make):
