@@ -133,6 +133,10 @@ def search(
         trainer: Further arguments of the Trainer; trials then train sequentially.
         overrides: Further configuration keys, as on the command line: ``["sampler=random"]``.
 
+    Example:
+        ``result = dropsearch.search(lambda lr: LitNet(lr=lr), Digits(), n_trials=20, output_dir="out")``; then
+        ``print(result)`` shows the answer, and ``result.load_best()`` returns the trained winner.
+
     Raises:
         InputError: An argument is invalid, or another search goes on in this process; the message says what to do.
         RunError: The training failed.
