@@ -30,7 +30,9 @@ def parts_of(value: Any) -> tuple[list[Any], Rebuild] | None:
         return list(value), lambda parts: type(value)(*parts)
     if isinstance(value, collections.deque):
         return list(value), lambda parts: type(value)(parts, value.maxlen)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):  # a class of a user has attributes and a constructor of its own
+        return list(value), lambda parts: _list_like(value, parts)
+    if isinstance(value, tuple):
         return list(value), type(value)
     names = _attributes(value)
     if names is None:
@@ -69,14 +71,17 @@ def cast(batch: Any, dtype: torch.dtype) -> Any:
     return mapped(batch, lambda part: part.to(dtype) if part.is_floating_point() else part)
 
 
-def leaves(batch: Any) -> Iterator[Any]:
-    """Yield the leaves of a batch in order: tensors, numbers, strings, None."""
+def leaves(batch: Any, above: frozenset[int] = frozenset()) -> Iterator[Any]:
+    """Yield the leaves of a batch in order: tensors, numbers, strings, None. A container in itself has none.
+
+    `above` are the identities of the containers that hold it.
+    """
     found = None if isinstance(batch, Tensor) else parts_of(batch)
     if found is None:
         yield batch
-        return
-    for part in found[0]:
-        yield from leaves(part)
+    elif id(batch) not in above:
+        for part in found[0]:
+            yield from leaves(part, above | {id(batch)})
 
 
 def is_packed(batch: Any) -> bool:
@@ -196,6 +201,12 @@ def _object_like(value: Any, names: list[str], parts: list[Any]) -> Any:
     result = copy.copy(value)
     for name, part in zip(names, parts, strict=True):
         object.__setattr__(result, name, part)  # also works for frozen dataclasses
+    return result
+
+
+def _list_like(value: list[Any], parts: list[Any]) -> Any:
+    result = copy.copy(value)
+    result[:] = parts
     return result
 
 

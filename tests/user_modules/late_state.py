@@ -240,6 +240,43 @@ class Counter(Counted):
         return 0.5 if self.seen["steps"] > 9 else 1.0
 
 
+class OrderedCounter(Counter):
+    """An ordered dictionary, whose oldest item moves behind the others and which is read in order."""
+
+    def make_counter(self) -> Any:
+        return collections.OrderedDict(steps=0, other=0)
+
+    def weight(self) -> Any:
+        self.seen["steps"] += 1
+        self.seen.move_to_end(next(iter(self.seen)))
+        expected = "other" if self.seen["steps"] % 2 else "steps"
+        return 0.5 if self.seen["steps"] > 9 and next(iter(self.seen)) == expected else 1.0
+
+
+class PrivateSlot:
+    """An object without a dictionary, whose attribute is private."""
+
+    __slots__ = ("__count",)
+
+    def __init__(self) -> None:
+        self.__count = 0
+
+    def counted(self) -> int:
+        """Return how often it was asked."""
+        self.__count += 1
+        return self.__count
+
+
+class CountedPrivately(Counter):
+    """A count in a private attribute."""
+
+    def make_counter(self) -> Any:
+        return PrivateSlot()
+
+    def weight(self) -> Any:
+        return 0.5 if self.seen.counted() > 9 else 1.0
+
+
 class ArrayOfSteps(Counter):
     """An array that a step changes in place."""
 
@@ -344,6 +381,6 @@ class ClockAtSize(SetAtSize):
 
 EACH = (
     NumPyNumber, Array, Namespace, Function, Keys, OnceChanged, ByName, Hyperparameter, FilledByHook, FilledByStep,
-    SetByStep, SetByCallback, NotANumber, Counted, Averaged, Stacked, Counter, ArrayOfSteps, Metered, ObjectOfHook,
-    ComputedName,
+    SetByStep, SetByCallback, NotANumber, Counted, Averaged, Stacked, Counter, OrderedCounter, CountedPrivately,
+    ArrayOfSteps, Metered, ObjectOfHook, ComputedName,
 )  # fmt: skip

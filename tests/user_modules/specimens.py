@@ -198,6 +198,57 @@ class Ring(LitNet):
         return sum(self.here) * torch.stack([*self.seen.values()]).mean() * len(self.numbers)
 
 
+class Named(LitNet):
+    """Has a layer whose name has a colon, with a number that a hook sets."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scaled = nn.ModuleDict({"user:item#1": nn.Identity()})
+
+    def on_train_epoch_start(self) -> None:
+        self.scaled["user:item#1"].scale = 1.0 + self.current_epoch  # type: ignore[assignment]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * self.scaled["user:item#1"].scale
+
+
+class Tree(LitNet):
+    """Holds a dictionary and a list that hold themselves."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.tree, self.nodes = dict[str, Any](weight=2.0), list[Any]([0.5])
+        self.tree["root"] = self.tree
+        self.nodes.append(self.nodes)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * self.tree["weight"] * self.nodes[0]
+
+
+class Histories(list[float]):
+    """A list with a method and a constructor of its own."""
+
+    def __init__(self, first: float, *, most: int) -> None:
+        super().__init__([first])
+        self.most = most
+
+    def push(self, value: float) -> None:
+        """Append a value."""
+        self.append(value)
+
+
+class Remembering(LitNet):
+    """Fills a list of a class of its own."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.history = Histories(1.0, most=3)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.history.push(1.0)
+        return super().training_step(batch, batch_idx) / min(len(self.history), self.history.most)
+
+
 class Sparse(LitNet):
     """Holds a sparse buffer."""
 
@@ -214,4 +265,17 @@ class Scaled(LitNet):
         self.embedding = nn.Embedding(10, 4, max_norm=1.0)
 
 
-EACH = (Scheduled, OfSchedule, Warming, Functional, Called, Projected, Taught, Initialized, Ring)
+EACH = (
+    Scheduled,
+    OfSchedule,
+    Warming,
+    Functional,
+    Called,
+    Projected,
+    Taught,
+    Initialized,
+    Ring,
+    Named,
+    Tree,
+    Remembering,
+)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from collections.abc import Iterator
-from operator import is_
+from operator import is_, is_not
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,10 @@ def snapshot(value: Any) -> Any:
         return value.bit_generator.state
     if isinstance(value, np.random.RandomState):
         return value.get_state()
+    if isinstance(value, OrderedDict):  # its order is not that of the dictionary beneath
+        return {key: dict.get(value, key) for key in OrderedDict.__iter__(value)}
     if isinstance(value, dict):
-        return dict(dict.items(value))  # as it is: classes of users may return other items than they hold
+        return dict.copy(value)  # as it is: classes of users may return other items than they hold
     return set(value) if isinstance(value, set) else list(value)
 
 
@@ -42,7 +45,7 @@ def is_same(before: Any, now: Any) -> bool:
     if isinstance(now, set):
         return before == now  # a copy may have another order
     same = len(before) == len(now) and all(map(is_, before, now))
-    return same and not (isinstance(now, dict) and any(dict.get(now, key) is not before[key] for key in before))
+    return same and not (isinstance(now, dict) and any(map(is_not, before.values(), snapshot(now).values())))
 
 
 def fill(value: Any, before: Any) -> None:
@@ -58,7 +61,7 @@ def fill(value: Any, before: Any) -> None:
         value.set_state(before)
     elif isinstance(value, dict):
         value.clear()
-        dict.update(value, before)  # a Counter's own `update` adds
+        _put(value, before)
     else:
         value.clear()
         value.extend(before) if hasattr(value, "extend") else value.update(before)
@@ -67,9 +70,16 @@ def fill(value: Any, before: Any) -> None:
 def extend(container: Any, items: Any) -> None:
     """Add items to a list, set or deque, or replace items of a mapping."""
     if isinstance(container, dict):
-        dict.update(container, items)
+        _put(container, items)
     else:
         container.extend(items) if hasattr(container, "extend") else container.update(items)
+
+
+def _put(held: dict[Any, Any], items: Any) -> None:
+    """Set items as they are: a Counter's own `update` adds, and an OrderedDict links its keys."""
+    kind: Any = OrderedDict if isinstance(held, OrderedDict) else dict
+    for key, item in dict(items).items():
+        kind.__setitem__(held, key, item)
 
 
 def inside(container: Any, depth: int = 3) -> Iterator[tuple[Any, Any]]:

@@ -92,8 +92,10 @@ class AttributeWatch:
             return value.copy()
         if isinstance(value, GENERATORS):
             return "by drawing from it"
-        if isinstance(value, dict | set) and (set(before) - set(value)):
-            return Refilled(value.items() if isinstance(value, dict) else value)
+        if isinstance(value, dict) and list(value)[: len(before)] != list(before):  # removed or moved
+            return Refilled(value.items())
+        if isinstance(value, set) and before - value:
+            return Refilled(value)
         is_kept = lambda old, item: old is item and id(item) not in filled  # noqa: E731
         if isinstance(value, dict):
             return {key: item for key, item in value.items() if key not in before or not is_kept(before[key], item)}

@@ -23,6 +23,7 @@ from dropsearch.training.vectorized.step_traits import Attribute, StepTraits
 from dropsearch.training.vectorized.watched_parts import (
     assign,
     attributes,
+    holder_of,
     part_at,
     place_of,
     remove,
@@ -79,10 +80,16 @@ class CarriedAttributes:
             if name not in self._read and COMPUTED.isdisjoint(self._read):
                 continue
             is_appended = (path, name) in self._traits.attributes and (path, name) not in self._loaded
-            if is_appended and isinstance(values[0], OUTPUTS):
+            if is_appended and type(values[0]) in OUTPUTS:  # a class of a user has methods of its own
                 self._values[path, name] = stand_in(values[0], (path, name))
                 continue
-            self._values[path, name] = _combined(values)
+            try:
+                self._values[path, name] = _combined(values)
+            except RecursionError as error:
+                place = place_of(self._skeleton, path, name)
+                raise UnsupportedError(
+                    f"a step or a hook changes {shown(path, name)}, which holds itself{place}"
+                ) from error
         found = [part for value in self._values.values() for part in _differing_in(value)]
         device = next((each.device for each in self._skeleton.parameters()), None) if found else None
         return {str(id(part)): torch.stack([_tensor(each, device) for each in part.values]) for part in found}
@@ -90,9 +97,10 @@ class CarriedAttributes:
     def _require_own(self, own: Any, parts: Sequence[Any], values: Sequence[Any], path: str, name: str) -> None:
         """Raise an error if rows share the object that has an attribute, or a container that it holds."""
         held = attributes(own).get(name)
-        is_shared = ":" in path and any(part is own for part in parts)
+        holder = holder_of(path)
+        is_shared = holder is not None and any(part is own for part in parts)
         if is_shared or (isinstance(held, CHANGEABLE) and any(value is held for value in values)):
-            where = shown(*path.rsplit(":", 1)) if is_shared else shown(path, name)
+            where = shown(*holder) if is_shared and holder else shown(path, name)
             place = place_of(self._skeleton, path, name)
             raise UnsupportedError(f"a step or a hook changes {where}, which all trials share{place}")
 

@@ -32,12 +32,12 @@ def differing_attributes(one: nn.Module, other: nn.Module, *, numbers: bool) -> 
 _NUMBERS = (int, float)
 
 
-def _differ(one: Any, other: Any, names: frozenset[str], kinds: tuple[type, ...]) -> bool:
-    if one is other:
+def _differ(one: Any, other: Any, names: frozenset[str], kinds: tuple[type, ...], depth: int = 20) -> bool:
+    if one is other or not depth:  # a mapping may hold itself
         return False
     if isinstance(one, Mapping) and isinstance(other, Mapping):  # such as hyperparameters
         read = [key for key in one if key in other and (not isinstance(key, str) or key in names)]
-        return any(_differ(one[key], other[key], names, kinds) for key in read)
+        return any(_differ(one[key], other[key], names, kinds, depth - 1) for key in read)
     pairs = zip(leaves(one), leaves(other), strict=False)
     return any(isinstance(a, kinds) and isinstance(b, kinds) and not _is_equal(a, b) for a, b in pairs)
 

@@ -24,6 +24,8 @@ MOST_OBJECTS = 100
 """Number of plain objects that are watched."""
 _MOST_HOLDERS = 20
 """Number of items up to which a container is searched for plain objects."""
+_OF, _AT = "\0", "\1"
+"""What precedes an attribute and an item in a path: names of submodules may have any character that people write."""
 
 _LIGHTNING_OWN = (
     "_trainer", "_fabric", "_current_fx_name", "_metric_attributes", "_fabric_optimizers", "_jit_is_scripting",
@@ -35,8 +37,8 @@ _BOOKKEEPING = frozenset({"training", "log", "log_dict", *vars(nn.Module()), *_L
 def watched_parts(module: nn.Module) -> dict[str, Any]:
     """Return a module, its submodules and their plain objects by path, without metric objects.
 
-    An object is plain if no library defines its class. Its path is that of its holder and the attribute, as in
-    ``encoder:schedule``, with its number in a container: ``:meters#0``.
+    An object is plain if no library defines its class. Its path is that of its holder, `_OF` and the attribute, and in
+    a container `_AT` and its number.
     """
     hidden = tuple(metric_paths(module))
     parts: dict[str, Any] = {
@@ -50,8 +52,8 @@ def watched_parts(module: nn.Module) -> dict[str, Any]:
             for item, found in _plain_in(value):
                 if id(found) not in seen and len(parts) < most:
                     seen.add(id(found))
-                    parts[f"{path}:{name}{item}"] = found
-                    waiting.append((f"{path}:{name}{item}", found))
+                    parts[f"{path}{_OF}{name}{item}"] = found
+                    waiting.append((f"{path}{_OF}{name}{item}", found))
     return parts
 
 
@@ -60,7 +62,7 @@ def _plain_in(value: Any, item: str = "", depth: int = 2) -> Iterator[tuple[str,
         yield item, value
     elif isinstance(value, list | tuple | dict) and depth and len(value) <= _MOST_HOLDERS:
         for index, each in enumerate(_items(value)):
-            yield from _plain_in(each, f"{item}#{index}", depth - 1)
+            yield from _plain_in(each, f"{item}{_AT}{index}", depth - 1)
 
 
 def _items(container: Any) -> list[Any]:
@@ -78,10 +80,10 @@ def _is_plain(kind: type) -> bool:
 
 def part_at(module: nn.Module, path: str) -> Any:
     """Return the part of a module at a path of `watched_parts`; None if the module holds no such object."""
-    head, *names = path.split(":")
+    head, *names = path.split(_OF)
     part: Any = module.get_submodule(head)
     try:
-        for name, *indices in (each.split("#") for each in names):
+        for name, *indices in (each.split(_AT) for each in names):
             part = attributes(part)[name]
             for index in indices:
                 part = _items(part)[int(index)]
@@ -92,25 +94,38 @@ def part_at(module: nn.Module, path: str) -> Any:
 
 def shown(path: str, name: str) -> str:
     """Return an attribute of a part as code names it, such as ``self.encoder.schedule.step``."""
-    whole = f"{path}.{name}".lstrip(".").replace(":", ".").lstrip(".")
-    first, *items = whole.split("#")
+    whole = f"{path}.{name}".lstrip(".").replace(_OF, ".").lstrip(".")
+    first, *items = whole.split(_AT)
     return f"self.{first}" + "".join(
         f"[{index}]{point}{rest}" for index, point, rest in (i.partition(".") for i in items)
     )
 
 
+def holder_of(path: str) -> tuple[str, str] | None:
+    """Return the path of what holds a plain object, and the attribute; None for a submodule."""
+    holder, found, attribute = path.rpartition(_OF)
+    return (holder, attribute) if found else None
+
+
 def place_of(module: nn.Module, path: str, name: str) -> str:
     """Return `` (FILE:LINE)`` of code that uses an attribute of a part, or else its holder; empty without a source."""
-    holder, _, attribute = path.rpartition(":")
-    found = place_of_attribute(part_at(module, path), name)
-    return found or (place_of(module, holder, attribute.partition("#")[0]) if attribute and ":" in path else "")
+    found, held = place_of_attribute(part_at(module, path), name), holder_of(path)
+    return found or (place_of(module, held[0], held[1].partition(_AT)[0]) if held is not None else "")
 
 
 @cache
 def _slots(kind: type) -> tuple[str, ...]:
-    found = (vars(base).get("__slots__", ()) for base in kind.__mro__)
-    names = (name for declared in found for name in ((declared,) if isinstance(declared, str) else declared))
-    return tuple(name for name in names if not name.startswith("__"))
+    return tuple(_slot(base, name) for base in kind.__mro__ for name in _declared(base) if not name.endswith("__"))
+
+
+def _declared(base: type) -> tuple[str, ...]:
+    declared = vars(base).get("__slots__", ())
+    return (declared,) if isinstance(declared, str) else tuple(declared)
+
+
+def _slot(base: type, name: str) -> str:
+    """Return the name that Python gives a declared attribute: a private one has that of its class before it."""
+    return f"_{base.__name__.lstrip('_')}{name}" if name.startswith("__") else name
 
 
 def attributes(part: Any) -> dict[str, Any]:
