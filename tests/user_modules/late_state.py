@@ -211,22 +211,24 @@ class Counted(SetByStep):
 
 
 class Averaged(Counted):
-    """The mean of the last numbers of a queue that is full before."""
+    """The mean of the last two numbers, which take turns, in a queue that is full before."""
 
     def make_counter(self) -> Any:
+        self.turn = 0.2
         return collections.deque(maxlen=2)
 
     def weight(self) -> Any:
-        self.seen.append(0.5 if self.is_late else 1.0)
-        return self.seen[-1] if self.is_late else 1.0
+        self.turn = 1 - self.turn
+        self.seen.append(self.turn)
+        return sum(self.seen) / 2 if self.is_late else 1.0
 
 
 class Stacked(Counted):
-    """Tensors in a list, which PyTorch reads past its methods."""
+    """Tensors in a list, which PyTorch reads past its methods: nine of 2, and then of 1."""
 
     def weight(self) -> Any:
-        self.seen.append(torch.tensor(0.5))
-        return torch.stack(self.seen).mean() if self.is_late else 1.0
+        self.seen.append(torch.tensor(1.0 if self.is_late else 2.0))
+        return (torch.stack(self.seen) - 1).sum() / 18 if self.is_late else 1.0
 
 
 class Counter(Counted):
@@ -281,7 +283,7 @@ class ArrayOfSteps(Counter):
     """An array that a step changes in place."""
 
     def make_counter(self) -> Any:
-        return {"steps": np.zeros(1)}["steps"]
+        return np.zeros(1)
 
     def weight(self) -> Any:
         self.seen[0] += 1
@@ -358,6 +360,35 @@ class OwnGenerator(SetByStep):
 
     def weight(self) -> Any:
         return float(self.generator.random()) if self.is_late else 1.0
+
+
+class OfRate(LitNet):
+    """Takes another step at high learning rates."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.kind = self.choose(lr > 0.005)
+
+    def choose(self, is_high: bool) -> Any:
+        """Return what depends on the learning rate."""
+        return is_high
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * (0.5 if self.kind in (True, "half") else 1.0)
+
+
+class NameOfRate(OfRate):
+    """A name."""
+
+    def choose(self, is_high: bool) -> Any:
+        return "half" if is_high else "whole"
+
+
+class OptionOfRate(OfRate):
+    """A number, or none."""
+
+    def choose(self, is_high: bool) -> Any:
+        return 1 if is_high else None
 
 
 class SetAtSize(LitNet):

@@ -41,6 +41,21 @@ class OfSchedule(Scheduled):
         return self.lr_schedulers().get_last_lr()[0] if self.steps > 5 else 0.0  # type: ignore[union-attr]
 
 
+class Updating(Scheduled):
+    """Sets its learning rate in its step, by a method of dictionaries."""
+
+    def rate(self) -> Any:
+        self.optimizers().param_groups[0].update(lr=0.1)  # type: ignore[union-attr]
+        return 0.0
+
+
+class Counting(Scheduled):
+    """Counts the parameters that its optimizer has."""
+
+    def rate(self) -> Any:
+        return float(len(self.optimizers().param_groups[0].get("params", ())))  # type: ignore[union-attr]
+
+
 class Warming(LitNet):
     """Sets and logs its learning rate in hooks."""
 
@@ -92,6 +107,26 @@ class CallingTwice(Calling):
     calls = 2
 
 
+class LookingAhead(Calling):
+    """As Nesterov's method does at the weights to come."""
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        """Step after an evaluation at other weights."""
+        with torch.no_grad():
+            for parameter in self.param_groups[0]["params"]:
+                parameter.mul_(0.9)
+        return super().step(closure)
+
+
+class Resetting(Calling):
+    """As methods do that look for sharp minima."""
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        """Step after an evaluation of gradients that it removed."""
+        self.zero_grad()
+        return super().step(closure)
+
+
 class Called(LitNet):
     """Steps by an optimizer that evaluates the loss."""
 
@@ -105,6 +140,18 @@ class CalledTwice(Called):
     """Several times."""
 
     optimizer = CallingTwice
+
+
+class CalledAhead(Called):
+    """At other weights."""
+
+    optimizer = LookingAhead
+
+
+class CalledAfterReset(Called):
+    """Without the gradients of before."""
+
+    optimizer = Resetting
 
 
 class ClassWeights(LitNet):
@@ -263,6 +310,21 @@ class Scaled(LitNet):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.embedding = nn.Embedding(10, 4, max_norm=1.0)
+
+
+TABLE: dict[str, Any] = {"weights": torch.linspace(0.5, 2, 10)}
+
+
+class Together(ClassWeights):
+    """Holds a dictionary of all modules, in which it counts."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.table = TABLE
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.table["steps"] = self.table.get("steps", 0) + 1
+        return super().training_step(batch, batch_idx)
 
 
 EACH = (

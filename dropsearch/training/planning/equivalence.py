@@ -28,7 +28,12 @@ from dropsearch.training.vectorized.differing import differing_attributes
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.held_once import equal_in_all, noting_changed_buffers
 from dropsearch.training.vectorized.observation import traits_of
-from dropsearch.training.vectorized.row_optimizers import RowOptimizer, configure_optimizer, parameter_order, take_step
+from dropsearch.training.vectorized.row_optimizers import (
+    RowOptimizer,
+    configure_optimizer,
+    parameter_order,
+    takes_closure,
+)
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step_traits import StepTraits
@@ -63,7 +68,7 @@ def check_equivalence(
         trainer = bare_trainer(data.train_loader(specs[0].seed), settings.max_epochs, settings.accumulation)
         with held_in_double(without_modes(make_module)) as make_module, DoublePrecision():
             by_trials = not is_in_memory(data) or bool(settings.trainer())
-            if by_trials or not _traits(make_module, data, trainer, specs).is_plain:
+            if by_trials or not _is_plain(make_module, data, trainer, specs):
                 return trials_difference(make_module, data, settings, specs, tolerance=TOLERANCE)
             return _compare(make_module, data, trainer, specs)
     except UnsupportedError as error:
@@ -79,12 +84,22 @@ def _explain(error: Exception) -> str:
     return next(explanations, f"{type(error).__name__}: {message[:200]}")
 
 
+def _is_plain(
+    make_module: ModuleFactory, data: DataSource, trainer: Trainer, specs: tuple[TrialSpec, TrialSpec]
+) -> bool:
+    """Return whether steps compute gradients and nothing else, and the optimizer does not ask for them itself."""
+    if not _traits(make_module, data, trainer, specs).is_plain:
+        return False
+    optimizer, _ = configure_optimizer(_module(make_module, specs[0], trainer))
+    return not takes_closure(optimizer)
+
+
 def _traits(
     make_module: ModuleFactory, data: DataSource, trainer: Trainer, specs: tuple[TrialSpec, TrialSpec]
 ) -> StepTraits:
     loader = data.train_loader(specs[0].seed)
     module, other = (in_precision(make_module(spec), torch.float64) for spec in specs)
-    differing = set() if runs_aside(module) else differing_attributes(module, other, numbers=False)
+    differing = set() if runs_aside(module) else differing_attributes(module, other)
     traits = traits_of(module, lambda each: RowTrainer(trainer, each, data, loader), data)
     traits.carried |= differing
     return traits
@@ -122,7 +137,7 @@ def _compare(make_module: ModuleFactory, data: DataSource, trainer: Trainer, spe
             if difference:
                 return _different(difference, sequential[row])
         for row, (optimizer, row_optimizer) in enumerate(optimizers):
-            take_step(optimizer)
+            optimizer.step()
             row_optimizer.step(rows.unused_spans(row))
     return _evaluation_difference(sequential, specs, rows, runner, _validation_batch(data))
 

@@ -22,10 +22,10 @@ def held_in_double(make_module: ModuleFactory) -> Iterator[ModuleFactory]:
     At the end all attributes are as before, since modules may share the objects that have them.
     """
     undo: list[Callable[[], None]] = []
+    memo: dict[int, tuple[Any, Any]] = {}  # of all modules: what they share stays shared
 
     def make(spec: TrialSpec) -> Any:
         module = make_module(spec)
-        memo: dict[int, tuple[Any, Any]] = {}
         for part in watched_parts(module).values():
             for name, value in attributes(part).items():
                 if (doubled := _double(value, memo)) is not value:
@@ -41,20 +41,28 @@ def held_in_double(make_module: ModuleFactory) -> Iterator[ModuleFactory]:
 
 
 def _double(value: Any, memo: dict[int, tuple[Any, Any]]) -> Any:
-    """Return a value with its tensors of float32 in float64; what is held twice stays one object."""
+    """Return a value with its tensors of float32 in float64; what is held twice stays one object.
+
+    `memo` holds values and what replaces them, by id.
+    """
+    if isinstance(value, nn.Parameter) or all(tensor.dtype is not torch.float32 for tensor in tensors_in(value)):
+        return value
     if id(value) not in memo:
-        memo[id(value)] = value, _converted(value, memo)
+        _convert(value, memo)
     return memo[id(value)][1]
 
 
-def _converted(value: Any, memo: dict[int, tuple[Any, Any]]) -> Any:
-    if isinstance(value, nn.Parameter):
-        return value
+def _convert(value: Any, memo: dict[int, tuple[Any, Any]]) -> None:
+    """Note what replaces a value that holds tensors; lists and dictionaries before their parts, which may hold them."""
     if isinstance(value, Tensor):
-        return value.detach().double() if value.dtype is torch.float32 else value
-    kind = type(value)
-    if kind not in (list, tuple, dict) or all(tensor.dtype is not torch.float32 for tensor in tensors_in(value)):
-        return value
-    if kind is dict:
-        return {name: _double(each, memo) for name, each in value.items()}
-    return kind(_double(each, memo) for each in value)
+        memo[id(value)] = value, value.detach().double()
+    elif type(value) is tuple:
+        memo[id(value)] = value, tuple(_double(each, memo) for each in value)
+    elif type(value) is list:
+        memo[id(value)] = value, (changed := [])
+        changed += [_double(each, memo) for each in value]
+    elif type(value) is dict:
+        memo[id(value)] = value, (changed := {})
+        changed |= {name: _double(each, memo) for name, each in value.items()}
+    else:
+        memo[id(value)] = value, value

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dropsearch._compat.row_values import in_rows, level_of, of_rows, outside
-from dropsearch.core.batches import combined, leaves, mapped, tensors
+from dropsearch.core.batches import combined, leaves, mapped, same, tensors
 
 _OPERATORS = (
     "add radd sub rsub mul rmul truediv rtruediv floordiv mod neg abs pow rpow matmul getitem iter len contains bool "
@@ -52,11 +54,27 @@ def together(values: list[Any], given: Any) -> Any:
     Raises:
         RowsDifferError: The values differ in shapes, or in what is no tensor.
     """
-    forms = [[tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in leaves(each)] for each in values]
-    if any(repr(form) != repr(forms[0]) for form in forms):  # NaN is not equal to itself
-        raise RowsDifferError(forms)
+    parts = [list(leaves(each)) for each in values]
+    alike = [next(row for row, other in enumerate(parts) if _are_alike(each, other)) for each in parts]
+    if any(alike):
+        raise RowsDifferError(alike)
     level = level_of(tensors(given))
     return combined(values, lambda leaf: in_rows(torch.stack(leaf), level) if isinstance(leaf[0], Tensor) else leaf[0])
+
+
+def _are_alike(parts: list[Any], others: list[Any]) -> bool:
+    return parts is others or (len(parts) == len(others) and all(map(_is_alike, parts, others)))
+
+
+def _is_alike(one: Any, other: Any) -> bool:
+    """Return whether two leaves are tensors of the same shape, or equal in what is no tensor."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Tensor):
+        return one.shape == other.shape
+    if isinstance(one, np.ndarray | np.generic):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return same(one, other) or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
 
 
 def _of_row(tensor: Tensor, row: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.sgd import sgd
 
+from dropsearch._compat.row_values import version_of
 from dropsearch._compat.torch_modules import fused_adam
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.user_errors import place_of_method
@@ -97,11 +98,17 @@ class RowOptimizer:
         spans = group_spans(rows, module, optimizer)
         fused = _FUSED.get(type(optimizer)) if spans and has_default_options(optimizer) else None
         self._fused = _Fused(fused, rows, row, spans, optimizer) if fused else None
-        self._optimizer = optimizer
+        self._optimizer, self._takes_closure = optimizer, takes_closure(optimizer)
 
     def step(self, unused: Collection[Span] = ()) -> None:
         """Step the row; parameters in the columns `unused` have no gradient and stay as they are."""
-        self._fused(unused) if self._fused else take_step(self._optimizer)
+        optimizer: Any = self._optimizer
+        if self._fused:
+            self._fused(unused)
+        elif self._takes_closure:
+            optimizer.step(_ComputedGradients(optimizer))
+        else:
+            optimizer.step()
 
     def state(self) -> list[Tensor]:
         """Return the tensors of the optimizer's state."""
@@ -114,24 +121,34 @@ class RowOptimizer:
             self._fused.move(rows, row)
 
 
-def take_step(optimizer: Any) -> None:
-    """Let an optimizer step by the present gradients; a class of a user gets a closure, as under Lightning."""
-    if type(optimizer).__module__.startswith("torch.") or not inspect.signature(optimizer.step).parameters:
-        optimizer.step()
-    else:
-        optimizer.step(_Computed(type(optimizer).__name__))
+def takes_closure(optimizer: Any) -> bool:
+    """Return whether an optimizer gets a closure, as under Lightning: one of a user's class whose `step` takes it."""
+    is_users = not type(optimizer).__module__.startswith("torch.")
+    return is_users and bool(inspect.signature(optimizer.step).parameters)
 
 
-class _Computed:
-    """The closure of an optimizer, whose gradients are computed; as a second call asks for others, it is refused."""
+class _ComputedGradients:
+    """The closure of an optimizer whose gradients are computed already, at its present weights.
 
-    def __init__(self, name: str) -> None:
-        self._name, self._is_called = name, False
+    Raises:
+        UnsupportedError: The optimizer asks for gradients at other weights, or a second time.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._name, self._is_called = type(optimizer).__name__, False
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._before = self._state()
 
     def __call__(self) -> None:
         if self._is_called:
             raise UnsupportedError(f"{self._name} evaluates the loss several times per step")
+        if self._state() != self._before:
+            raise UnsupportedError(f"{self._name} changes weights or gradients before it evaluates the loss")
         self._is_called = True
+
+    def _state(self) -> list[tuple[int, int, int | None]]:
+        """Return where each parameter is, and how often it and its gradient were changed in place."""
+        return [(p.data_ptr(), version_of(p), None if p.grad is None else version_of(p.grad)) for p in self._parameters]
 
 
 def group_spans(rows: StackedState, module: LightningModule, optimizer: Optimizer) -> list[Span]:

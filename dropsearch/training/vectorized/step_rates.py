@@ -68,11 +68,22 @@ class StepSchedule:
 
 
 class _Options(dict[str, Any]):
+    """Options that a step reads and does not change, without the parameters."""
+
     def __missing__(self, name: str) -> Any:
         raise _of_rows(f"reads {name} of a parameter group")
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an option, or the default if there is none of the name."""
+        return self[name] if name == "params" else super().get(name, default)
+
     def __setitem__(self, name: str, value: Any) -> None:
         raise _of_rows(f"sets {name} of a parameter group")
+
+    def _refused(self, *_: Any, **__: Any) -> Any:
+        raise _of_rows("changes a parameter group")
+
+    __ior__ = __delitem__ = update = setdefault = pop = popitem = clear = _refused  # type: ignore[assignment]
 
 
 def _of_rows(what: str) -> UnsupportedError:

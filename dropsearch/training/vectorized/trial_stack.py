@@ -106,8 +106,7 @@ class TrialStack:
         traits = self.source.traits(first.spec, dtype)
         skeleton = self.source.module(first.spec).to(device)
         for trial_row in () if runs_aside(skeleton) else self.trial_rows[1:]:
-            found = differing_attributes(first.module, trial_row.module, numbers=not traits.is_plain)
-            traits.carried |= found
+            traits.carried |= differing_attributes(first.module, trial_row.module)
         if not traits.is_plain:
             skeleton.trainer = self.source.row_trainer(skeleton)  # type: ignore[assignment]
             skeleton.setup("fit")
@@ -191,7 +190,7 @@ class TrialStack:
         runner = self.runner
         if runs_aside(runner.skeleton):
             return
-        found = differing_attributes(runner.skeleton, module, numbers=self.row_modules is not None)
+        found = differing_attributes(runner.skeleton, module)
         if self.row_modules is not None:
             runner.traits.carried |= found
         for path, name in found if self.row_modules is None else ():

@@ -71,7 +71,7 @@ class VmapRunner:
         self._modes = Modes(set_to_train(skeleton))
         self._training = True
         self._call = StepCall(skeleton)
-        self._kept: AttributeWatch | None = None
+        self._before_steps: AttributeWatch | None = None
         """What the module held before its steps, if these keep no state."""
         self.carried = CarriedAttributes(skeleton, self.traits)
         self.control = RowDropoutControl(skeleton)
@@ -91,12 +91,12 @@ class VmapRunner:
             stack.enter_context(quiet_loops())
             stack.enter_context(not_recomputed())
             stack.enter_context(sampled_under_vmap())
-            self._kept = AttributeWatch(self.skeleton) if self._recorder is None else None
+            self._before_steps = AttributeWatch(self.skeleton) if self._recorder is None else None
             yield
 
     def require_unchanged(self) -> None:
         """Raise `UnsupportedError` if steps have begun to keep state that no row has for itself."""
-        for path, name in self._kept.changed() if self._kept is not None else ():
+        for path, name in self._before_steps.changed() if self._before_steps is not None else ():
             place = place_of(self.skeleton, path, name)
             raise UnsupportedError(f"a step changes {shown(path, name)}, as the first steps did not{place}")
         view = vars(self.skeleton).get("_trainer")

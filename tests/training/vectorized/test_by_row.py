@@ -6,6 +6,7 @@ import math
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,14 @@ def called(function: Any) -> Any:
 def test_rows_with_other_numbers_or_shapes_are_told_apart(function: Any) -> None:
     with pytest.raises(RowsDifferError) as raised:
         called(function)
+    assert [*raised.value.groups()] == [[0, 2], [1]]
+
+
+def test_rows_with_other_arrays_are_told_apart() -> None:
+    with pytest.raises(RowsDifferError) as raised:
+        called(
+            lambda value: np.arange(2000) * (1 + (np.arange(2000) == 1000) * int(value))
+        )  # its text has the ends alone
     assert [*raised.value.groups()] == [[0, 2], [1]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.vectorized import shared_state
+from dropsearch.training.vectorized.engine import VectorizedEngine
+from tests.training.conftest import Queue
 from tests.training.vectorized.laws import Case, assert_alike, trials
 from tests.user_modules.data import Augmented, Digits
 from tests.user_modules.late_state import (
@@ -18,6 +21,9 @@ from tests.user_modules.late_state import (
     ClockAtSize,
     DrawnLate,
     Halving,
+    NameOfRate,
+    OfRate,
+    OptionOfRate,
     OwnGenerator,
     SetAtSize,
     SetByCallback,
@@ -51,12 +57,25 @@ def test_late_state_is_of_its_trial(make: type, alone: dict[int, TrialResult], t
         (DrawnLate, Digits, "a step draws from `random` or"),
         (OwnGenerator, Digits, r"a step changes self.generator by drawing from it \(late_state.py:"),
         (SetAtSize, Augmented, r"a step changes self.small, as the first steps did not \(late_state.py:"),
+        (OfRate, Digits, "self.kind differs between trials, as it did not in the first ones"),
+        (NameOfRate, Digits, "self.kind differs between trials, as it did not in the first ones"),
+        (OptionOfRate, Digits, "self.kind differs between trials, as it did not in the first ones"),
         (ClockAtSize, Augmented, "a step reads the epoch or step of its Trainer, as the first steps did not"),
     ],
 )
 def test_what_a_step_begins_late_ends_vectorized_training(make: type, data: type, reason: str, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=reason):
-        Case(make, data(), epochs=5).vectorized(trials(2), tmp_path)
+    case, specs = Case(make, data(), epochs=5), trials(3)
+    rows, open_trials = case.source.in_rows(), Queue(list(specs))
+    engine = VectorizedEngine(case.make_module, rows, case.settings, 2, lambda spec: tmp_path / f"v{spec.number}")
+    engine.run(open_trials)
+    assert re.match(reason, engine.failure), engine.failure
+    assert_alike(open_trials.results, case.sequential(specs, tmp_path))
+
+
+@pytest.mark.parametrize("make", [OfRate, NameOfRate, OptionOfRate])
+def test_what_constructors_choose_by_the_learning_rate_is_of_its_trial(make: type, tmp_path: Path) -> None:
+    case, specs = Case(make, Digits()), trials(3)[::-1]
+    assert_alike(case.vectorized(specs, tmp_path, width=2), case.sequential(specs, tmp_path))
 
 
 class Scaled(LitNet):

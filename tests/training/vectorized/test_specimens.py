@@ -16,7 +16,7 @@ from dropsearch.training.vectorized.vmap_modes import VmapRNN
 from tests.training.vectorized.laws import Case, assert_law_2
 from tests.user_modules.data import Augmented, Digits
 from tests.user_modules.metrics import Asking, Popping
-from tests.user_modules.specimens import EACH, ClassWeights
+from tests.user_modules.specimens import EACH, ClassWeights, Together
 
 
 @pytest.mark.parametrize("make", [*EACH, Asking, Popping])
@@ -27,18 +27,24 @@ def test_law_2(make: type, tmp_path: Path) -> None:
 class InSingle(Case):
     """Trials in float32, which the comparison before a search doubles itself."""
 
-    def __init__(self, make: type) -> None:
+    make: type[ClassWeights]
+
+    def __init__(self, make: type[ClassWeights]) -> None:
         super().__init__(make, Digits())
         self.source = UserData(Digits(), "data")
 
     def make_module(self, spec: TrialSpec) -> ClassWeights:
         """Return a trial's module as it is."""
         with seeded(spec.seed):
-            return ClassWeights(lr=spec.lr)
+            return self.make(lr=spec.lr)
 
 
 def test_plain_tensors_are_compared_in_double_precision() -> None:
     assert InSingle(ClassWeights).reason() == ""
+
+
+def test_what_modules_share_is_shared_in_the_comparison_too() -> None:
+    assert InSingle(Together).reason().startswith("a step or a hook changes self.table, which all trials share (")
 
 
 @pytest.mark.parametrize(
