@@ -5,12 +5,14 @@ from __future__ import annotations
 import dis
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
+from lightning import LightningModule
 from torch import nn
 
 from dropsearch._compat.lightning import PREFIXES
@@ -130,9 +132,16 @@ def read_names(kinds: frozenset[type]) -> frozenset[str]:
 
 @cache
 def step_names(kinds: frozenset[type]) -> frozenset[str]:
-    """Return the names that the code of classes reads in what may run in a step."""
-    functions = (each for each in functions_of(kinds) if not each.__name__.startswith(_APART))
-    found = {name for function in functions for name in _loaded(as_written(function).__code__)}
+    """Return the names that the code of classes reads in what may run in a step.
+
+    What only `configure_optimizers` calls does not.
+    """
+    read = {each: {*_loaded(as_written(each).__code__)} for each in functions_of(kinds)}
+    of_optimizers = {name for each in read if each.__name__ == "configure_optimizers" for name in read[each]}
+    in_steps = {each: names for each, names in read.items() if not each.__name__.startswith(_APART)}
+    callers = Counter(name for each, names in in_steps.items() for name in names - {each.__name__})
+    own = {name for name in of_optimizers if not callers[name] and not hasattr(LightningModule, name)}
+    found = {name for each, names in in_steps.items() if each.__name__ not in own for name in names}
     return frozenset(found | {"_hparams"} if "hparams" in found else found)
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.vectorized import shared_state
+from dropsearch.training.vectorized.differing import differing_attributes
 from dropsearch.training.vectorized.engine import VectorizedEngine
 from tests.training.conftest import Queue
 from tests.training.vectorized.laws import Case, assert_alike, trials
@@ -76,6 +78,28 @@ def test_what_a_step_begins_late_ends_vectorized_training(make: type, data: type
 def test_what_constructors_choose_by_the_learning_rate_is_of_its_trial(make: type, tmp_path: Path) -> None:
     case, specs = Case(make, Digits()), trials(3)[::-1]
     assert_alike(case.vectorized(specs, tmp_path, width=2), case.sequential(specs, tmp_path))
+
+
+class Configured(LitNet):
+    """Asks for its learning rate in a method of its own."""
+
+    def configure_optimizers(self) -> Any:
+        return self.make_optimizer()
+
+    def make_optimizer(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=self.hparams["lr"])
+
+
+class Penalized(Configured):
+    """Does so in a step too."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) + self.hparams["lr"]
+
+
+def test_only_what_steps_read_is_of_each_trial() -> None:
+    assert differing_attributes(Configured(lr=1e-3), Configured(lr=1e-2)) == set()
+    assert differing_attributes(Penalized(lr=1e-3), Penalized(lr=1e-2)) == {("", "_hparams")}
 
 
 class Scaled(LitNet):
