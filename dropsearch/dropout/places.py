@@ -123,7 +123,8 @@ def names_in(kind: type) -> frozenset[str]:
 def read_names(kinds: frozenset[type]) -> frozenset[str]:
     """Return the names of all attributes that the code of classes reads outside of hooks, which begin with ``on_``.
 
-    Strings in the code count, as names for `getattr`, and so does a global such as `getattr` itself.
+    Strings in the code count, as names for `getattr`, and so does a global such as `getattr` itself, unless its name is
+    a string in the code.
     """
     functions = (each for each in functions_of(kinds) if not each.__name__.startswith("on_"))
     found = {name for function in functions for name in _loaded(as_written(function).__code__)}
@@ -131,18 +132,24 @@ def read_names(kinds: frozenset[type]) -> frozenset[str]:
 
 
 @cache
-def step_names(kinds: frozenset[type]) -> frozenset[str]:
+def step_names(kinds: frozenset[type], *, of_hooks: bool = True) -> frozenset[str]:
     """Return the names that the code of classes reads in what may run in a step.
 
-    What only `configure_optimizers` calls does not.
+    What only `configure_optimizers` calls does not, nor, without `of_hooks`, what only hooks call.
     """
+    apart = ("configure_optimizers",) if of_hooks else ("configure_optimizers", "on_")
     read = {each: {*_loaded(as_written(each).__code__)} for each in functions_of(kinds)}
-    of_optimizers = {name for each in read if each.__name__ == "configure_optimizers" for name in read[each]}
-    in_steps = {each: names for each, names in read.items() if not each.__name__.startswith(_APART)}
+    of_others = {name for each in read if each.__name__.startswith(apart) for name in read[each]}
+    in_steps = {each: read[each] for each in step_functions(kinds)}
     callers = Counter(name for each, names in in_steps.items() for name in names - {each.__name__})
-    own = {name for name in of_optimizers if not callers[name] and not hasattr(LightningModule, name)}
+    own = {name for name in of_others if not callers[name] and not hasattr(LightningModule, name)}
     found = {name for each, names in in_steps.items() if each.__name__ not in own for name in names}
     return frozenset(found | {"_hparams"} if "hparams" in found else found)
+
+
+def step_functions(kinds: frozenset[type]) -> frozenset[FunctionType]:
+    """Return the functions of classes that may run in a step, by their names."""
+    return frozenset(each for each in functions_of(kinds) if not each.__name__.startswith(_APART))
 
 
 _APART = (
@@ -167,13 +174,25 @@ def functions_of(kinds: frozenset[type]) -> frozenset[FunctionType]:
 
 
 def _loaded(code: CodeType) -> Iterator[str]:
-    yield from (
-        each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL")
-    )
+    found = list(dis.get_instructions(code))
+    for at, each in enumerate(found, 1):
+        is_constant = each.argval == "getattr" and _names_a_constant(found[at:])
+        if each.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL") and not is_constant:
+            yield each.argval
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             yield from _loaded(inner)
         yield from (each for each in (inner if isinstance(inner, tuple) else [inner]) if isinstance(each, str))
+
+
+def _names_a_constant(following: list[dis.Instruction]) -> bool:
+    """Return whether `getattr` gets an object and a string: a variable, attributes of it and a string are loaded."""
+    if not following or following[0].opname not in ("LOAD_FAST", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_FAST_BORROW"):
+        return False
+    name, *then = itertools.dropwhile(lambda each: each.opname == "LOAD_ATTR", following[1:])
+    calls = [each for each in then[:2] if each.opname in ("CALL", "PRECALL") and each.argval in (2, 3)]
+    is_alone = bool(calls) and then[0].opname in ("CALL", "PRECALL", "LOAD_CONST", "LOAD_FAST")  # no part of a string
+    return name.opname == "LOAD_CONST" and isinstance(name.argval, str) and is_alone
 
 
 def _names(code: CodeType) -> Iterator[str]:

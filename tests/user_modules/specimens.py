@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -256,7 +257,8 @@ class Named(LitNet):
         self.scaled["user:item#1"].scale = 1.0 + self.current_epoch  # type: ignore[assignment]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return super().training_step(batch, batch_idx) * self.scaled["user:item#1"].scale
+        scale: Any = self.scaled["user:item#1"].scale
+        return super().training_step(batch, batch_idx) * scale
 
 
 class Tree(LitNet):
@@ -296,6 +298,55 @@ class Remembering(LitNet):
         return super().training_step(batch, batch_idx) / min(len(self.history), self.history.most)
 
 
+class Shape:
+    """What trials share, with caches."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[int, float] = {}
+
+    @functools.cached_property
+    def one(self) -> float:
+        """A number that is computed once."""
+        return 1.0
+
+    def size(self, of: int) -> float:
+        """Return a number that is computed once for each size."""
+        if of not in self.sizes:
+            self.sizes[of] = 1.0 / of
+        return self.sizes[of]
+
+
+HISTORY: list[int] = []
+LAZY: list[float] | None = None
+
+
+class Caching(LitNet):
+    """Reads caches of what trials share: an object, the class, the file. Hooks alone use a list and an iterator."""
+
+    warned = False
+    shape = Shape()
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shared, self.history, self.weights = type(self).shape, HISTORY, iter(range(100))
+
+    def next_weight(self) -> None:
+        self.scale = 1.0 + next(self.weights)
+
+    def on_train_epoch_start(self) -> None:
+        self.history.append(self.current_epoch)
+        self.next_weight()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        global LAZY
+        if LAZY is None:
+            LAZY = [2.0]
+        if not Caching.warned:
+            Caching.warned = True
+        weight = self.shared.one * self.shared.size(len(batch[0])) * LAZY[0] * self.scale
+        return super().training_step(batch, batch_idx) * weight
+
+
 class Sparse(LitNet):
     """Holds a sparse buffer."""
 
@@ -328,16 +379,6 @@ class Together(ClassWeights):
 
 
 EACH = (
-    Scheduled,
-    OfSchedule,
-    Warming,
-    Functional,
-    Called,
-    Projected,
-    Taught,
-    Initialized,
-    Ring,
-    Named,
-    Tree,
-    Remembering,
-)
+    Scheduled, OfSchedule, Warming, Functional, Called, Projected, Taught, Initialized, Ring, Named, Tree, Remembering,
+    Caching,
+)  # fmt: skip

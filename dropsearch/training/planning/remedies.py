@@ -38,6 +38,8 @@ REMEDIES = (
     ),
     (r"which holds itself", "a container that does not hold itself"),
     (r"a step reads .*, an iterator", "a number that the step counts up, or the iterator read in a hook of the epoch"),
+    (r"changes .*, which holds itself", "a container that does not hold itself"),
+    (r"a step changes .* of more than [\d,]+ items", "a container of the module itself, or one that a hook empties"),
     (r"a step changes .* by drawing from it", "torch.rand and the like, or random and numpy.random themselves"),
     (r"a step reads the epoch or step", "the epoch read in each step"),
     (r"a step changes .*, as the first steps did not", "an attribute that each step sets, or a buffer of the module"),

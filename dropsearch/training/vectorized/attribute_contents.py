@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
 from operator import is_, is_not
 from typing import Any
 
@@ -17,6 +17,25 @@ GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 CHANGEABLE = (*CONTAINERS, np.ndarray, *GENERATORS)
 MOST_NUMBERS = 100_000
 """Size of an array up to which its changes are found."""
+
+
+MOST_COPIED = 10_000
+"""Number of items up to which a container of a plain object is copied."""
+
+
+class Ends(list[Any]):
+    """What is kept of a large container: its length, first and last item."""
+
+
+def ends(value: Any) -> Any:
+    """Return the `Ends` of a large container, or else its snapshot."""
+    if not isinstance(value, (list, dict, deque)) or len(value) <= MOST_COPIED:
+        return snapshot(value)
+    return _ends(value)
+
+
+def _ends(value: Any) -> Ends:
+    return Ends([len(value), next(iter(value), None), next(reversed(value), None)])
 
 
 def snapshot(value: Any) -> Any:
@@ -38,6 +57,8 @@ def snapshot(value: Any) -> Any:
 
 def is_same(before: Any, now: Any) -> bool:
     """Return whether a value still is what its snapshot says; containers hold the same objects."""
+    if isinstance(before, Ends):
+        return before[0] == len(now) and all(map(is_, before[1:], _ends(now)[1:]))
     if isinstance(now, np.ndarray):
         return before is now or (before.shape == now.shape and before.tobytes() == now.tobytes())
     if isinstance(now, GENERATORS):
@@ -49,7 +70,9 @@ def is_same(before: Any, now: Any) -> bool:
 
 
 def fill(value: Any, before: Any) -> None:
-    """Put a value back to its snapshot."""
+    """Put a value back to its snapshot; a large container, of which there is none, stays."""
+    if isinstance(before, Ends):
+        return
     if isinstance(value, np.ndarray):
         if before is not value:
             value[...] = before
@@ -82,14 +105,14 @@ def _put(held: dict[Any, Any], items: Any) -> None:
         kind.__setitem__(held, key, item)
 
 
-def inside(container: Any, depth: int = 3) -> Iterator[tuple[Any, Any]]:
-    """Yield what can change in a container that is not large, each with its snapshot."""
+def inside(container: Any, copied: Callable[[Any], Any], depth: int = 3) -> Iterator[tuple[Any, Any]]:
+    """Yield what can change in a container that is not large, each with its snapshot, which `copied` returns."""
     if depth and len(container) <= MOST_ITEMS:
         for each in container.values() if isinstance(container, dict) else container:
             if isinstance(each, CHANGEABLE):
-                yield each, snapshot(each)
+                yield each, copied(each)
             if isinstance(each, _HOLDERS):
-                yield from inside(each, depth - 1)
+                yield from inside(each, copied, depth - 1)
 
 
 def tensors_in(value: Any, depth: int = 3) -> Iterator[Tensor]:

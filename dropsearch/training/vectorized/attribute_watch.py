@@ -14,6 +14,9 @@ from dropsearch.training.vectorized.attribute_contents import (
     CHANGEABLE,
     GENERATORS,
     HOLDING_TENSORS,
+    MOST_COPIED,
+    Ends,
+    ends,
     fill,
     inside,
     is_same,
@@ -45,12 +48,13 @@ class AttributeWatch:
         self._inner: dict[Attribute, list[tuple[Any, Any]]] = {}
         self._versions: dict[Attribute, list[tuple[Tensor, int]]] = {}
         for path, own in self._values.items():
+            copied = snapshot if isinstance(self._parts[path], nn.Module) else ends
             for name, value in own.items():
                 if isinstance(value, CHANGEABLE):
-                    self._contents[path, name] = snapshot(value)
+                    self._contents[path, name] = copied(value)
                 if isinstance(value, HOLDING_TENSORS):
                     self._versions[path, name] = [(tensor, version_of(tensor)) for tensor in tensors_in(value)]
-                    self._inner[path, name] = [] if isinstance(value, Tensor) else list(inside(value))
+                    self._inner[path, name] = [] if isinstance(value, Tensor) else list(inside(value, copied))
 
     def changed(self) -> dict[Attribute, Any]:
         """Return overwritten attributes with their current values, and those that changed in place."""
@@ -88,6 +92,8 @@ class AttributeWatch:
             return "by changing a container that it holds"
         if before is None:
             return None
+        if isinstance(before, Ends):
+            return f"by changing a container of more than {MOST_COPIED:,} items"
         if isinstance(value, np.ndarray):
             return value.copy()
         if isinstance(value, GENERATORS):

@@ -18,6 +18,7 @@ from dropsearch.training.vectorized.attribute_contents import CHANGEABLE
 from dropsearch.training.vectorized.by_row import RowsDifferError
 from dropsearch.training.vectorized.filled_lists import OUTPUTS, armed, is_stand_in, stand_in
 from dropsearch.training.vectorized.row_trainer import StepTrainer
+from dropsearch.training.vectorized.shared_state import FirstValues
 from dropsearch.training.vectorized.step_rates import RATES, rates_of
 from dropsearch.training.vectorized.step_traits import Attribute, StepTraits
 from dropsearch.training.vectorized.watched_parts import (
@@ -51,7 +52,8 @@ class CarriedAttributes:
 
     def __init__(self, skeleton: nn.Module, traits: StepTraits) -> None:
         self._skeleton, self._traits = skeleton, traits
-        self._read = read_names(frozenset(type(part) for part in watched_parts(skeleton).values()))
+        parts = watched_parts(skeleton)
+        self._read, self._first = read_names(frozenset(map(type, parts.values()))), FirstValues(parts)
         self._loaded: set[Attribute] = {RATES} if traits.reads_rates else set()
         """What is loaded since a step has read it."""
         self._values: dict[Attribute, Any] = {}
@@ -76,9 +78,9 @@ class CarriedAttributes:
             if own is None or any(part is None for part in parts):
                 continue  # an object that a hook has put in the place of another, which is loaded as a whole
             values = [attributes(part).get(name, _ABSENT) for part in parts]
-            self._require_own(own, parts, values, path, name)
             if name not in self._read and COMPUTED.isdisjoint(self._read):
                 continue
+            self._require_own(own, parts, values, path, name)
             is_appended = (path, name) in self._traits.attributes and (path, name) not in self._loaded
             if is_appended and type(values[0]) in OUTPUTS:  # a class of a user has methods of its own
                 self._values[path, name] = stand_in(values[0], (path, name))
@@ -96,10 +98,11 @@ class CarriedAttributes:
 
     def _require_own(self, own: Any, parts: Sequence[Any], values: Sequence[Any], path: str, name: str) -> None:
         """Raise an error if rows share the object that has an attribute, or a container that it holds."""
-        held = attributes(own).get(name)
+        held = attributes(own).get(name, _ABSENT)
         holder = holder_of(path)
         is_shared = holder is not None and any(part is own for part in parts)
-        if is_shared or (isinstance(held, CHANGEABLE) and any(value is held for value in values)):
+        is_shared_value = isinstance(held, CHANGEABLE) and any(value is held for value in values)
+        if held is not _ABSENT and (is_shared or is_shared_value) and not self._first.has((path, name), held):
             where = shown(*holder) if is_shared and holder else shown(path, name)
             place = place_of(self._skeleton, path, name)
             raise UnsupportedError(f"a step or a hook changes {where}, which all trials share{place}")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dis
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
+from torch import Tensor
+
+from dropsearch._compat.row_values import version_of
+from dropsearch.core.batches import same
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.user_errors import LIBRARIES, place_of_attribute, place_of_class, place_of_code
-from dropsearch.dropout.places import functions_of, read_names
-from dropsearch.training.vectorized.attribute_contents import CHANGEABLE, GENERATORS, is_same, snapshot
+from dropsearch.dropout.places import functions_of, read_names, step_functions, step_names
+from dropsearch.training.vectorized.attribute_contents import CHANGEABLE, GENERATORS, is_same, snapshot, tensors_in
+from dropsearch.training.vectorized.step_traits import Attribute
 from dropsearch.training.vectorized.watched_parts import MOST_ITEMS, attributes, shown
 
 _ABSENT = object()
@@ -31,7 +37,7 @@ class _Variable:
 class SharedState:
     """Finds changes of what rows do not have for themselves and steps read, by the code of a module's `watched_parts`.
 
-    New items of a dictionary are not looked at, since they are mostly a cache.
+    New items of a dictionary are not looked at, nor the first value of what was None or False: both are mostly a cache.
 
     Raises:
         UnsupportedError: A step reads an iterator.
@@ -42,7 +48,9 @@ class SharedState:
         bases = {base for kind in kinds for base in kind.__mro__ if _is_users(base.__module__)}
         read = read_names(kinds)
         self._variables = [*_of_classes(bases, read), *_of_globals(kinds), *_of_functions(parts)]
-        _require_no_iterators(parts, read)
+        self._filled: set[int] = set()
+        """Variables that were empty or False, and have a value."""
+        _require_no_iterators(parts, step_names(kinds, of_hooks=False))
 
     def snapshot(self) -> list[tuple[Any, Any]]:
         """Return the present values."""
@@ -50,16 +58,20 @@ class SharedState:
 
     def require_same(self, before: list[tuple[Any, Any]], by: str = "a step") -> None:
         """Raise `UnsupportedError` if a value has changed since a snapshot; `by` says in what."""
-        for variable, (value, contents) in zip(self._variables, before, strict=True):
+        for index, (variable, (value, contents)) in enumerate(zip(self._variables, before, strict=True)):
             now = variable.value()
-            if now is not value or (isinstance(now, CHANGEABLE) and not _is_kept(contents, now)):
+            if _is_kept(value, contents, now):
+                continue
+            if (value is None or value is False) and index not in self._filled:
+                self._filled.add(index)
+            else:
                 raise UnsupportedError(f"{by} changes {variable.named}, which no row has for itself{variable.place()}")
 
 
 def _require_no_iterators(parts: Mapping[str, Any], read: frozenset[str]) -> None:
     for path, part in parts.items():
         for name, value in attributes(part).items():
-            if name in read and isinstance(value, Iterator):
+            if name in read and isinstance(value, Iterator) and not isinstance(value, io.IOBase):  # a file is one
                 place = place_of_attribute(part, name)
                 raise UnsupportedError(
                     f"a step reads {shown(path, name)}, an iterator, which goes on with each read{place}"
@@ -70,10 +82,35 @@ def _of(value: Any) -> tuple[Any, Any]:
     return value, snapshot(value) if isinstance(value, CHANGEABLE) else None
 
 
-def _is_kept(before: Any, now: Any) -> bool:
+def _is_kept(value: Any, contents: Any, now: Any) -> bool:
+    """Return whether a variable has its value still, or an equal one; a dictionary may have new items."""
+    if now is not value:
+        return same(now, value)
     if isinstance(now, dict):
-        return all(dict.get(now, key, _ABSENT) is value for key, value in before.items())
-    return is_same(before, now)
+        return all(dict.get(now, key, _ABSENT) is item for key, item in contents.items())
+    return not isinstance(now, CHANGEABLE) or is_same(contents, now)
+
+
+class FirstValues:
+    """The first values of attributes of what all trials share: a cache may be filled, but what is there stays."""
+
+    def __init__(self, parts: Mapping[str, Any]) -> None:
+        own = ((path, name, value) for path, part in parts.items() for name, value in attributes(part).items())
+        self._found = {(path, name): _with_versions(value) for path, name, value in own}
+
+    def has(self, attribute: Attribute, value: Any) -> bool:
+        """Return whether an attribute has its first value, and each item of a dictionary; new ones are the first."""
+        if attribute not in self._found:
+            self._found[attribute] = _with_versions(value)
+        first, contents, versions = self._found[attribute]
+        is_kept = _is_kept(first, contents, value) and all(version_of(each) == version for each, version in versions)
+        if isinstance(contents, dict) and is_kept:
+            contents.update(dict.items(value))
+        return is_kept
+
+
+def _with_versions(value: Any) -> tuple[Any, Any, list[tuple[Tensor, int]]]:
+    return *_of(value), [(tensor, version_of(tensor)) for tensor in tensors_in(value)]
 
 
 def _of_classes(kinds: Iterable[type], read: frozenset[str]) -> Iterator[_Variable]:
@@ -84,21 +121,28 @@ def _of_classes(kinds: Iterable[type], read: frozenset[str]) -> Iterator[_Variab
                 yield _Variable(value_of, f"{kind.__name__}.{name}", partial(place_of_class, kind))
 
 
+def _of_globals(kinds: frozenset[type]) -> Iterator[_Variable]:
+    """Yield globals that steps use and that code may change: those that it sets, and containers."""
+    found, stored = _globals(kinds)
+    for (key, name), (held, code) in found.items():
+        if (key, name) in stored or (isinstance(held.get(name), CHANGEABLE) and _is_small(held[name])):
+            yield _Variable(partial(held.get, name, _ABSENT), f"the global {name}", partial(place_of_code, code))
+
+
 @cache
-def _of_globals(kinds: frozenset[type]) -> tuple[_Variable, ...]:
-    found: dict[tuple[int, str], _Variable] = {}
+def _globals(
+    kinds: frozenset[type],
+) -> tuple[dict[tuple[int, str], tuple[dict[str, Any], CodeType]], set[tuple[int, str]]]:
+    """Return the globals that steps use, each with its file's names and the code, and those that any code sets."""
+    in_steps, stored = step_functions(kinds), set[tuple[int, str]]()
+    found: dict[tuple[int, str], tuple[dict[str, Any], CodeType]] = {}
     for function in sorted(functions_of(kinds), key=lambda each: place_of_code(each.__code__)):
-        if function.__name__.startswith("on_"):
-            continue
         held = function.__globals__
         for code, name, is_stored in _globals_of(function.__code__):
-            is_changeable = isinstance(held.get(name), CHANGEABLE) and _is_small(held[name])
-            if (is_stored or is_changeable) and _is_users(str(held.get("__name__"))):
-                variable = _Variable(
-                    partial(held.get, name, _ABSENT), f"the global {name}", partial(place_of_code, code)
-                )
-                found.setdefault((id(held), name), variable)
-    return tuple(found.values())
+            stored |= {(id(held), name)} if is_stored else set()
+            if function in in_steps and _is_users(str(held.get("__name__"))):
+                found.setdefault((id(held), name), (held, code))
+    return found, stored
 
 
 def _of_functions(parts: Mapping[str, Any]) -> Iterator[_Variable]:

@@ -121,6 +121,60 @@ class Given(Shared):
         self.given.steps += 1
 
 
+class GivenLater(Shared):
+    """In an attribute that such an object has not had before."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.given = SHARED
+
+    def count(self) -> None:
+        self.given.steps = getattr(self.given, "steps", 0) + 1
+
+
+SHARED = SimpleNamespace()
+
+
+COUNT = 0
+
+
+class NumberOfHook(Shared):
+    """In a number of the file, which a hook counts up."""
+
+    def count(self) -> None:
+        self.seen[COUNT] = 1
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        global COUNT
+        COUNT += 1
+
+
+class Growing(Shared):
+    """In a list of many items in an object."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.held = SimpleNamespace(steps=[0] * 20_000)
+
+    def count(self) -> None:
+        self.held.steps.append(1)
+
+
+class Rooted(Shared):
+    """In a dictionary that holds itself, which a hook changes."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.tree: dict[str, Any] = {"steps": 0}
+        self.tree["root"] = self.tree
+
+    def count(self) -> None:
+        self.seen[self.tree["steps"]] = 1
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.tree["steps"] += 1
+
+
 class Nesting(LitNet):
     """Appends to a list in a list."""
 
@@ -225,6 +279,10 @@ MODULES: tuple[tuple[type, str], ...] = (
     (OfHook, r"on_train_batch_end changes OfClass.seen, which no row has for itself"),
     (OfIterator, "a step reads self.steps, an iterator"),
     (Given, "a step or a hook changes self.given, which all trials share"),
+    (GivenLater, "a step or a hook changes self.given, which all trials share"),
+    (NumberOfHook, "on_train_batch_end changes the global COUNT, which no row has for itself"),
+    (Growing, "a step changes self.held.steps by changing a container of more than 10,000 items"),
+    (Rooted, "a step or a hook changes self.tree, which holds itself"),
     (generative.GAN, "the module uses manual optimization"),
     (generative.Filling, "normal_ fills a tensor that all trials share"),
     (generative.Counting, "a step draws .* torch draws by poisson"),
