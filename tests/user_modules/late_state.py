@@ -391,6 +391,47 @@ class OptionOfRate(OfRate):
         return 1 if is_high else None
 
 
+class Half(float):
+    """A half."""
+
+    def __new__(cls) -> Half:
+        """Return it."""
+        return super().__new__(cls, 0.5)
+
+
+class FunctionOfRate(OfRate):
+    """A function with a value of its own."""
+
+    def choose(self, is_high: bool) -> Any:
+        factor = 0.5 if is_high else 1.0
+        return lambda: factor
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return LitNet.training_step(self, batch, batch_idx) * self.kind()
+
+
+class ClassOfRate(FunctionOfRate):
+    """A class, or a function."""
+
+    def choose(self, is_high: bool) -> Any:
+        return Half if is_high else lambda: 1.0
+
+
+class MethodOfRate(FunctionOfRate):
+    """A method."""
+
+    def choose(self, is_high: bool) -> Any:
+        return self.half if is_high else self.whole
+
+    def half(self) -> float:
+        """Return the weight."""
+        return 0.5
+
+    def whole(self) -> float:
+        """Return the weight."""
+        return 1.0
+
+
 class SetAtSize(LitNet):
     """Sets an attribute at a batch of another size alone."""
 

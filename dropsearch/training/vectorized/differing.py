@@ -1,9 +1,12 @@
-"""Attributes that constructors give different values in each trial, such as a random projection, and steps read."""
+"""Attributes that constructors give different values in each trial and steps read, such as a random projection."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from enum import Enum
+from functools import partial
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -16,18 +19,21 @@ from dropsearch.training.vectorized.watched_parts import attributes, part_at, wa
 
 
 def differing_attributes(one: nn.Module, other: nn.Module) -> set[Attribute]:
-    """Return the attributes that steps may read and that differ between two modules in tensors, numbers or strings."""
+    """Return the attributes that steps may read and that differ in values or functions between two modules."""
     parts = watched_parts(one)
     names = step_names(frozenset(map(type, parts.values())))
+    pairs = ((path, attributes(part), attributes(part_at(other, path))) for path, part in parts.items())
     return {
         (path, name)
-        for path, part in parts.items()
-        for name, value in attributes(part).items()
-        if name in names and _differ(value, attributes(part_at(other, path)).get(name), names)
+        for path, held, others in pairs
+        for name in held.keys() & others.keys() & names
+        if _differ(held[name], others[name], names)
     }
 
 
-_VALUES = (Tensor, np.ndarray, np.generic, int, float, complex, str, bytes, type(None))
+_VALUES = (
+    Tensor, np.ndarray, np.generic, int, float, complex, str, bytes, CodeType, BuiltinFunctionType, type, Enum,
+)  # fmt: skip
 
 
 def _differ(one: Any, other: Any, names: frozenset[str], depth: int = 20) -> bool:
@@ -36,8 +42,22 @@ def _differ(one: Any, other: Any, names: frozenset[str], depth: int = 20) -> boo
     if isinstance(one, Mapping) and isinstance(other, Mapping):  # such as hyperparameters
         read = [key for key in one if key in other and (not isinstance(key, str) or key in names)]
         return any(_differ(one[key], other[key], names, depth - 1) for key in read)
+    if type(one) is type(other) and (held := _held_by(one)) is not None:
+        return any(_differ(a, b, names, depth - 1) for a, b in zip(held, _held_by(other) or [], strict=False))
     pairs = zip(leaves(one), leaves(other), strict=False)
-    return any(isinstance(a, _VALUES) and isinstance(b, _VALUES) and not _is_equal(a, b) for a, b in pairs)
+    return any(type(a) is not type(b) or (isinstance(a, _VALUES) and not _is_equal(a, b)) for a, b in pairs)
+
+
+def _held_by(function: Any) -> list[Any] | None:
+    """Return the code and the values of a function, without the object of a method; None if it is no such function."""
+    if isinstance(function, MethodType):
+        return _held_by(function.__func__)
+    if isinstance(function, partial):
+        return [function.func, *function.args, dict(function.keywords)]
+    if isinstance(function, FunctionType):
+        cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+        return [function.__code__, *(function.__defaults__ or ()), *cells]
+    return None
 
 
 def _is_equal(one: Any, other: Any) -> bool:
