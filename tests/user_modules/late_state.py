@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import math
 import random
 from types import SimpleNamespace
@@ -391,6 +392,11 @@ class OptionOfRate(OfRate):
         return 1 if is_high else None
 
 
+def weight_of(share: float) -> float:
+    """Return the weight."""
+    return share
+
+
 class Half(float):
     """A half."""
 
@@ -408,6 +414,14 @@ class FunctionOfRate(OfRate):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return LitNet.training_step(self, batch, batch_idx) * self.kind()
+
+
+class PartialOfRate(FunctionOfRate):
+    """A function with an argument of its own."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.kind = functools.partial(weight_of, share=0.5 if lr > 0.005 else 1.0)
 
 
 class ClassOfRate(FunctionOfRate):

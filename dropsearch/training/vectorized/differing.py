@@ -37,13 +37,13 @@ _VALUES = (
 
 
 def _differ(one: Any, other: Any, names: frozenset[str], depth: int = 20) -> bool:
-    if one is other or not depth:  # a mapping may hold itself
+    if one is other or depth <= 0:  # a mapping may hold itself, and functions each other
         return False
     if isinstance(one, Mapping) and isinstance(other, Mapping):  # such as hyperparameters
         read = [key for key in one if key in other and (not isinstance(key, str) or key in names)]
         return any(_differ(one[key], other[key], names, depth - 1) for key in read)
     if type(one) is type(other) and (held := _held_by(one)) is not None:
-        return any(_differ(a, b, names, depth - 1) for a, b in zip(held, _held_by(other) or [], strict=False))
+        return any(_differ(a, b, names, depth - 5) for a, b in zip(held, _held_by(other) or [], strict=False))
     pairs = zip(leaves(one), leaves(other), strict=False)
     return any(type(a) is not type(b) or (isinstance(a, _VALUES) and not _is_equal(a, b)) for a, b in pairs)
 
@@ -53,7 +53,7 @@ def _held_by(function: Any) -> list[Any] | None:
     if isinstance(function, MethodType):
         return _held_by(function.__func__)
     if isinstance(function, partial):
-        return [function.func, *function.args, dict(function.keywords)]
+        return [function.func, *function.args, *function.keywords.values()]
     if isinstance(function, FunctionType):
         cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
         return [function.__code__, *(function.__defaults__ or ()), *cells]

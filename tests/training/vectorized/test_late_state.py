@@ -30,6 +30,7 @@ from tests.user_modules.late_state import (
     OfRate,
     OptionOfRate,
     OwnGenerator,
+    PartialOfRate,
     SetAtSize,
     SetByCallback,
     Weighted,
@@ -77,7 +78,9 @@ def test_what_a_step_begins_late_ends_vectorized_training(make: type, data: type
     assert_alike(open_trials.results, case.sequential(specs, tmp_path))
 
 
-@pytest.mark.parametrize("make", [OfRate, NameOfRate, OptionOfRate, FunctionOfRate, ClassOfRate, MethodOfRate])
+@pytest.mark.parametrize(
+    "make", [OfRate, NameOfRate, OptionOfRate, FunctionOfRate, PartialOfRate, ClassOfRate, MethodOfRate]
+)
 def test_what_constructors_choose_by_the_learning_rate_is_of_its_trial(make: type, tmp_path: Path) -> None:
     case, specs = Case(make, Digits()), trials(3)[::-1]
     assert_alike(case.vectorized(specs, tmp_path, width=2), case.sequential(specs, tmp_path))
