@@ -232,6 +232,48 @@ class Stacked(Counted):
         return (torch.stack(self.seen) - 1).sum() / 18 if self.is_late else 1.0
 
 
+class ReadBeside(Counted):
+    """The same, added to another list."""
+
+    def weight(self) -> Any:
+        self.seen.append(1.0)
+        return 0.5 if self.is_late and len([0.0] + self.seen) > 10 else 1.0  # noqa: RUF005
+
+
+class ReadByNumPy(Counted):
+    """The same, read by NumPy."""
+
+    def weight(self) -> Any:
+        self.seen.append(1.0)
+        return 0.5 if self.is_late and np.size(self.seen) > 9 else 1.0
+
+
+class CopiedSet(Counted):
+    """A count of steps, in a set that is copied."""
+
+    def make_counter(self) -> Any:
+        return set()
+
+    def weight(self) -> Any:
+        self.seen.add(f"{self.current_epoch} {self.global_step}")
+        return 0.5 if self.is_late and len(set(self.seen)) > 9 else 1.0
+
+
+class FilledAndRead(Counted):
+    """A tensor that a step fills late, before it reads its list."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.filled = torch.ones(())
+
+    def weight(self) -> Any:
+        self.seen.append(1.0)
+        if not self.is_late:
+            return 1.0
+        self.filled.mul_(0.9)
+        return self.filled / len(self.seen)
+
+
 class Counter(Counted):
     """A Counter."""
 
@@ -458,6 +500,17 @@ class SetAtSize(LitNet):
         self.small = True
 
 
+SMALL = 0
+
+
+class GlobalAtSize(SetAtSize):
+    """Counts batches of another size in the file."""
+
+    def see(self) -> None:
+        global SMALL
+        SMALL += 1
+
+
 class ClockAtSize(SetAtSize):
     """Reads the epoch at a batch of another size alone."""
 
@@ -467,6 +520,7 @@ class ClockAtSize(SetAtSize):
 
 EACH = (
     NumPyNumber, Array, Namespace, Function, Keys, OnceChanged, ByName, Hyperparameter, FilledByHook, FilledByStep,
-    SetByStep, SetByCallback, NotANumber, Counted, Averaged, Stacked, Counter, OrderedCounter, CountedPrivately,
+    SetByStep, SetByCallback, NotANumber, Counted, Averaged, Stacked, ReadBeside, ReadByNumPy, CopiedSet,
+    Counter, OrderedCounter, CountedPrivately,
     ArrayOfSteps, Metered, ObjectOfHook, ComputedName,
 )  # fmt: skip

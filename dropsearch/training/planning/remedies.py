@@ -38,6 +38,7 @@ REMEDIES = (
     ),
     (r"which holds itself", "a container that does not hold itself"),
     (r"a step reads .*, an iterator", "a number that the step counts up, or the iterator read in a hook of the epoch"),
+    (r"keeps a tensor in", "an object that the constructor creates, or a tensor as an attribute of the module"),
     (r"changes .*, which holds itself", "a container that does not hold itself"),
     (r"a step changes .* of more than [\d,]+ items", "a container of the module itself, or one that a hook empties"),
     (r"a step changes .* by drawing from it", "torch.rand and the like, or random and numpy.random themselves"),

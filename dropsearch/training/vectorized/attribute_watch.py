@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,10 @@ class AttributeWatch:
             for name, value in attributes(part).items()
             if value is not self._values[path].get(name, self) or self._has_other_contents((path, name), value)
         }
+
+    def filled(self) -> Iterator[Attribute]:
+        """Yield the attributes with tensors that were changed in place."""
+        return filter(self._filled, self._versions)
 
     def _filled(self, attribute: Attribute) -> set[int]:
         """Return the identities of an attribute's tensors that were changed in place."""

@@ -179,13 +179,15 @@ def _of_rows(leaf: list[Any]) -> Any:
     if isinstance(leaf[0], float) and any(alike):
         return _Differing(leaf)
     _require_equal(alike)
-    return leaf[0]
+    return set(leaf[0]) if type(leaf[0]) is set else leaf[0]
 
 
 def _is_alike(one: Any, other: Any) -> bool:
-    """Return whether two leaves of the same type are the same object, or equal numbers, arrays or strings."""
+    """Return whether two leaves of the same type are the same object, or equal numbers, arrays, strings or sets."""
     if isinstance(one, np.ndarray | np.generic):
         return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, set):
+        return one == other
     return same(one, other) or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
 
 

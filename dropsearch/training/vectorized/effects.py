@@ -17,12 +17,13 @@ from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.batches import replaced, tensors
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import python_states
+from dropsearch.training.vectorized.attribute_contents import tensors_in
 from dropsearch.training.vectorized.attribute_watch import AttributeWatch, Refilled, Replaced
-from dropsearch.training.vectorized.by_row import RowArray, by_row, set_operators
+from dropsearch.training.vectorized.by_row import RowArray, RowsDifferError, by_row, set_operators
 from dropsearch.training.vectorized.shared_state import SharedState
 from dropsearch.training.vectorized.step_logs import reduction_of
-from dropsearch.training.vectorized.step_traits import Attribute, StepTraits
-from dropsearch.training.vectorized.watched_parts import place_of, shown, watched_parts
+from dropsearch.training.vectorized.step_traits import Attribute, NotLoadedError, StepTraits
+from dropsearch.training.vectorized.watched_parts import attributes, is_plain, place_of, shown, watched_parts
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,14 @@ class EffectRecorder:
                 yield
             self._shared.require_same(shared)
             if watch is not None:
+                self._require_own_objects()
                 changed = watch.changed()
                 self._note_attributes(watch, changed)
             if states is not None and python_states() != states:
                 raise UnsupportedError("a step draws from `random` or `numpy.random`, as the first steps did not")
+        except (RowsDifferError, NotLoadedError):
+            self._require_not_filled(watch)
+            raise
         finally:
             for path, metric in metrics.items():
                 for name, value in before[path].items():
@@ -215,6 +220,25 @@ class EffectRecorder:
                 self._add("items", path, name, tuple(grown.items()), {})
             else:
                 self._add("container", path, name, (grown,), {})
+
+    def _require_own_objects(self) -> None:
+        """Raise `UnsupportedError` if a step keeps tensors in an object that is not among the parts."""
+        known = set(map(id, self._parts.values()))
+        for path, part in self._parts.items():
+            for name, value in attributes(part).items():
+                is_new = is_plain(type(value)) and id(value) not in known
+                if is_new and any(map(is_of_row, tensors_in(list(attributes(value).values())))):
+                    where = f"{shown(path, name)}, an object that the constructor does not create"
+                    raise UnsupportedError(f"a step keeps a tensor in {where}{place_of(self._module, path, name)}")
+
+    def _require_not_filled(self, watch: AttributeWatch | None) -> None:
+        """Raise `UnsupportedError` if a step that is taken again has changed a tensor that is not each row's own."""
+        for path, name in watch.filled() if watch is not None else ():
+            if (path, name) not in self._traits.carried:
+                place = place_of(self._module, path, name)
+                raise UnsupportedError(
+                    f"a step changes {shown(path, name)} in place and is taken again, as the first steps did not{place}"
+                )
 
     def _packed(self, value: Any) -> Any:
         if id(value) in self._paths:

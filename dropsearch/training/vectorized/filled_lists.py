@@ -9,8 +9,8 @@ from typing import Any
 
 from dropsearch.training.vectorized.step_traits import Attribute, NotLoadedError
 
-OUTPUTS = (list, set, collections.deque)
-"""Containers to which steps append what a hook reads."""
+OUTPUTS = (list, collections.deque)
+"""Containers to which steps append what a hook reads. Sets are loaded, since Python reads a set past its methods."""
 
 
 class _Hidden:
@@ -18,7 +18,7 @@ class _Hidden:
 
 
 class _Guarded:
-    """What the stand-ins of lists, sets and deques have in common: while user code runs, reading them raises."""
+    """What the stand-ins of lists and deques have in common: while user code runs, reading them raises."""
 
     attribute: Attribute
     is_armed = False
@@ -40,11 +40,21 @@ def _guarded(kind: type, name: str) -> Callable[..., Any]:
     return method
 
 
-_APPENDING = {"append", "extend", "add", "update", "__iadd__", "__ior__"}
+def _read_beside(self: Any, *_: Any) -> Any:
+    """Raise where another list is added in front of a stand-in, or NumPy reads it; else do as without this method."""
+    if self.is_armed:
+        raise NotLoadedError(self.attribute)
+    return NotImplemented
+
+
+_APPENDING = {"append", "extend", "__iadd__"}
 _READING = {
     "__contains__", "__delitem__", "__eq__", "__getitem__", "__iter__", "__len__", "__reversed__", "__setitem__",
-    "__add__", "__mul__", "__and__", "__or__", "__sub__", "__xor__", "__lt__", "__le__", "__gt__", "__ge__", "__repr__",
+    "__add__", "__mul__", "__rmul__", "__imul__", "__lt__", "__le__", "__gt__", "__ge__", "__repr__",
 }  # fmt: skip
+
+
+_BESIDE = {"__hash__": None, "__radd__": _read_beside, "__array__": _read_beside}
 
 
 def _stand_in(kind: type) -> type:
@@ -52,7 +62,7 @@ def _stand_in(kind: type) -> type:
     methods = {
         name: _guarded(kind, name) for name in reading if name not in _APPENDING and callable(getattr(kind, name))
     }
-    return type(f"Filled{kind.__name__.title()}", (_Guarded, kind), methods | {"__hash__": None})
+    return type(f"Filled{kind.__name__.title()}", (_Guarded, kind), methods | _BESIDE)
 
 
 _STAND_INS = {kind: _stand_in(kind) for kind in OUTPUTS}

@@ -20,10 +20,10 @@ from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, 
 from dropsearch.training.logged_steps import Modes, call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import Convolutions
 from dropsearch.training.vectorized.applied_effects import Log, apply, tensors_by_row
-from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 from dropsearch.training.vectorized.by_row import RowsDifferError, by_row
 from dropsearch.training.vectorized.carried import CarriedAttributes
 from dropsearch.training.vectorized.effects import Effect, EffectRecorder
+from dropsearch.training.vectorized.kept_state import KeptState
 from dropsearch.training.vectorized.reads import RowReads
 from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
@@ -31,7 +31,6 @@ from dropsearch.training.vectorized.step_call import StepCall
 from dropsearch.training.vectorized.step_traits import NotLoadedError, StepTraits
 from dropsearch.training.vectorized.trial_row import OF_ALL_ROWS, TrialRow
 from dropsearch.training.vectorized.vmap_modes import MixedPrecision, RowConvolutions, VmapRNN
-from dropsearch.training.vectorized.watched_parts import place_of, shown
 
 GroupStep = Callable[[list[int], StackedState | RowsPart], None]
 
@@ -71,7 +70,7 @@ class VmapRunner:
         self._modes = Modes(set_to_train(skeleton))
         self._training = True
         self._call = StepCall(skeleton)
-        self._before_steps: AttributeWatch | None = None
+        self._before_steps: KeptState | None = None
         """What the module held before its steps, if these keep no state."""
         self.carried = CarriedAttributes(skeleton, self.traits)
         self.control = RowDropoutControl(skeleton)
@@ -91,14 +90,13 @@ class VmapRunner:
             stack.enter_context(quiet_loops())
             stack.enter_context(not_recomputed())
             stack.enter_context(sampled_under_vmap())
-            self._before_steps = AttributeWatch(self.skeleton) if self._recorder is None else None
+            self._before_steps = KeptState(self.skeleton) if self._recorder is None else None
             yield
 
     def require_unchanged(self) -> None:
         """Raise `UnsupportedError` if steps have begun to keep state that no row has for itself."""
-        for path, name in self._before_steps.changed() if self._before_steps is not None else ():
-            place = place_of(self.skeleton, path, name)
-            raise UnsupportedError(f"a step changes {shown(path, name)}, as the first steps did not{place}")
+        if self._before_steps is not None:
+            self._before_steps.require_unchanged()
         view = vars(self.skeleton).get("_trainer")
         if isinstance(view, StepTrainer) and view.has_read_clock and not self.traits.uses_clock:
             raise UnsupportedError("a step reads the epoch or step of its Trainer, as the first steps did not")

@@ -58,7 +58,7 @@ def watched_parts(module: nn.Module) -> dict[str, Any]:
 
 
 def _plain_in(value: Any, item: str = "", depth: int = 2) -> Iterator[tuple[str, Any]]:
-    if _is_plain(type(value)):
+    if is_plain(type(value)):
         yield item, value
     elif isinstance(value, list | tuple | dict) and depth and len(value) <= _MOST_HOLDERS:
         for index, each in enumerate(_items(value)):
@@ -70,7 +70,8 @@ def _items(container: Any) -> list[Any]:
 
 
 @cache
-def _is_plain(kind: type) -> bool:
+def is_plain(kind: type) -> bool:
+    """Return whether objects of a class have attributes and no library defines it."""
     if kind in (SimpleNamespace, argparse.Namespace):
         return True
     apart = (nn.Module, LightningDataModule, Dataset, Mapping, tuple, *CONTAINERS, Enum, type, BaseException)

@@ -160,6 +160,27 @@ class Growing(Shared):
         self.held.steps.append(1)
 
 
+class NewObject(LitNet):
+    """Keeps its loss in a new object."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.object = SimpleNamespace(loss=loss.detach())
+        return loss
+
+
+class OfNewObject(LitNet):
+    """Keeps its loss in an object that a hook creates."""
+
+    def on_train_epoch_start(self) -> None:
+        self.object = SimpleNamespace(loss=torch.zeros(()))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.object.loss = loss.detach()
+        return loss
+
+
 class Rooted(Shared):
     """In a dictionary that holds itself, which a hook changes."""
 
@@ -280,6 +301,8 @@ MODULES: tuple[tuple[type, str], ...] = (
     (OfIterator, "a step reads self.steps, an iterator"),
     (Given, "a step or a hook changes self.given, which all trials share"),
     (GivenLater, "a step or a hook changes self.given, which all trials share"),
+    (NewObject, "a step keeps a tensor in self.object, an object that the constructor does not create"),
+    (OfNewObject, "a step keeps a tensor in self.object, an object that the constructor does not create"),
     (NumberOfHook, "on_train_batch_end changes the global COUNT, which no row has for itself"),
     (Growing, "a step changes self.held.steps by changing a container of more than 10,000 items"),
     (Rooted, "a step or a hook changes self.tree, which holds itself"),

@@ -23,7 +23,9 @@ from tests.user_modules.late_state import (
     ClassOfRate,
     ClockAtSize,
     DrawnLate,
+    FilledAndRead,
     FunctionOfRate,
+    GlobalAtSize,
     Halving,
     MethodOfRate,
     NameOfRate,
@@ -62,6 +64,12 @@ def test_late_state_is_of_its_trial(make: type, alone: dict[int, TrialResult], t
     [
         (DrawnLate, Digits, "a step draws from `random` or"),
         (OwnGenerator, Digits, r"a step changes self.generator by drawing from it \(late_state.py:"),
+        (
+            FilledAndRead,
+            Digits,
+            r"a step changes self.filled in place and is taken again, as the first .* \(late_state.py:",
+        ),
+        (GlobalAtSize, Augmented, r"a step changes the global SMALL, which no row has for itself \(late_state.py:"),
         (SetAtSize, Augmented, r"a step changes self.small, as the first steps did not \(late_state.py:"),
         (OfRate, Digits, "self.kind differs between trials, as it did not in the first ones"),
         (NameOfRate, Digits, "self.kind differs between trials, as it did not in the first ones"),
