@@ -12,7 +12,6 @@ from functools import cache
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
-from lightning import LightningModule
 from torch import nn
 
 from dropsearch._compat.lightning import PREFIXES
@@ -142,7 +141,8 @@ def step_names(kinds: frozenset[type], *, of_hooks: bool = True) -> frozenset[st
     of_others = {name for each in read if each.__name__.startswith(apart) for name in read[each]}
     in_steps = {each: read[each] for each in step_functions(kinds)}
     callers = Counter(name for each, names in in_steps.items() for name in names - {each.__name__})
-    own = {name for name in of_others if not callers[name] and not hasattr(LightningModule, name)}
+    bases = [base for kind in kinds for base in kind.__mro__ if base.__module__.startswith(("torch.", *PREFIXES))]
+    own = {name for name in of_others if not callers[name] and not any(name in vars(base) for base in bases)}
     found = {name for each, names in in_steps.items() if each.__name__ not in own for name in names}
     return frozenset(found | {"_hparams"} if "hparams" in found else found)
 
