@@ -80,8 +80,9 @@ def leaves(batch: Any, above: frozenset[int] = frozenset()) -> Iterator[Any]:
     if found is None:
         yield batch
     elif id(batch) not in above:
+        above |= {id(batch)}
         for part in found[0]:
-            yield from leaves(part, above | {id(batch)})
+            yield from leaves(part, above)
 
 
 def is_packed(batch: Any) -> bool:

@@ -44,8 +44,18 @@ def _differ(one: Any, other: Any, names: frozenset[str], depth: int = 20) -> boo
         return any(_differ(one[key], other[key], names, depth - 1) for key in read)
     if type(one) is type(other) and (held := _held_by(one)) is not None:
         return any(_differ(a, b, names, depth - 5) for a, b in zip(held, _held_by(other) or [], strict=False))
+    if _are_equal_scalars(one, other):
+        return False
     pairs = zip(leaves(one), leaves(other), strict=False)
     return any(type(a) is not type(b) or (isinstance(a, _VALUES) and not _is_equal(a, b)) for a, b in pairs)
+
+
+def _are_equal_scalars(one: Any, other: Any) -> bool:
+    """Return whether two lists hold equal numbers and strings: at once, since a list may be large."""
+    if type(one) is not type(other) or not isinstance(one, list | tuple):
+        return False
+    kinds = [*map(type, one)]
+    return {*kinds} <= {bool, int, float, str, bytes} and kinds == [*map(type, other)] and one == other
 
 
 def _held_by(function: Any) -> list[Any] | None:

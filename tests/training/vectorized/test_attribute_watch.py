@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from torch import nn
 
+from dropsearch.training.vectorized import differing
 from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 
 WORDS = ["".join(letters) for letters in zip("abcdefghijklmnopqrst", "tsrqponmlkjihgfedcba", strict=True)]
@@ -16,6 +18,23 @@ class Grouped(nn.Module):
         super().__init__()
         self.words, self.groups = {*WORDS}, {"a": {*WORDS}}
         self.words -= {*WORDS[5:15]}  # a set that has shrunk keeps its large table
+
+
+class Reading(nn.Module):
+    """A module that reads many words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = [str(each) for each in range(2000)]
+
+    def forward(self, at: int) -> str:
+        """Return a word."""
+        return self.words[at]
+
+
+def test_many_words_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(differing, "leaves", lambda value: pytest.fail("each word is looked at"))
+    assert differing.differing_attributes(Reading(), Reading()) == set()
 
 
 def test_sets_that_stay_are_unchanged() -> None:
