@@ -52,9 +52,7 @@ def run_header(
     if lines := (*notes(context), *no_test, *source.overlaps):
         facts["note"] = "; ".join(lines)
     if done:
-        facts["so far"] = (
-            f"{counted(done, 'trial')} of study {config.study.name} done, retrainings included; it continues"
-        )
+        facts["so far"] = f"{counted(done, 'trial')} of study {config.study.name} done; it continues"
     with_batchnorm = any(ARMS[arm].batchnorm for arm in arms)
     question = "which dropout rates, and is BatchNorm better, or both" if with_batchnorm else "which dropout rates"
     return f"{config.model.name} on {source.name}: {question}?", facts

@@ -273,8 +273,9 @@ def test_evidence_is_given_up_for_no_more_seeds_than_arms_need(count: int, enoug
     budgeted = BudgetedTraining(arms, costs, 28 * count + 12, lambda: arms.now, enough_seeds=enough)  # type: ignore[arg-type]
     budgeted.train(lambda feed: feed, Progress())
     assert len(arms.seeds) >= enough
-    tested = count * len(arms.seeds) * TEST_SHARE / (1 + TEST_SHARE)
-    assert 0.85 <= (arms.now + tested + FIXED) / (28 * count + 12) <= 1.1
+    models = count * len(arms.seeds)
+    end = models * (1.0 if budgeted.affords_evidence(models) else TEST_SHARE / (1 + TEST_SHARE))
+    assert 0.85 <= (arms.now + end + FIXED) / (28 * count + 12) <= 1.1
 
 
 def test_a_moment_of_load_does_not_make_a_measured_cost_less() -> None:

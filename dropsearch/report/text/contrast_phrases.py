@@ -40,7 +40,7 @@ def of_different_models(summary: Summary, contrasts: Iterable[Comparison]) -> li
     first = {name: next(each for each in arms if each == name or is_same(arms[each], arms[name])) for name in arms}
     found: dict[tuple[str, frozenset[str]], Comparison] = {}
     for each in contrasts:
-        models = frozenset((first[each.a], first[each.b]))
+        models = frozenset(first.get(name, name) for name in (each.a, each.b))
         if len(models) > 1:
             found.setdefault((each.metric, models), each)
     return [*found.values()]
