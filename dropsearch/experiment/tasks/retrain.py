@@ -83,8 +83,9 @@ def retrain(config: Config) -> int:
     result = feed.result
     if result is None or result.best is None or result.state == "FAIL":
         raise RunError(f"the training failed ({result.reason if result else 'nothing was trained'})")
-    save_summary(_summary(context, result), folder)
-    _print_result(context, result, path)
+    summary = _summary(context, result)
+    save_summary(summary, folder)
+    _print_result(context, summary, result, path)
     return 0
 
 
@@ -119,12 +120,11 @@ def _summary(context: ExperimentContext, result: TrialResult) -> Summary:
     )
 
 
-def _print_result(context: ExperimentContext, result: TrialResult, path: Path) -> None:
+def _print_result(context: ExperimentContext, summary: Summary, result: TrialResult, path: Path) -> None:
     if best := result.best:
         print(f"best epoch {best.epoch + 1}: {_validated(best, context.monitor)}")
     print(f"kept in {path}")
-    shown = shown_config(context.config, context.modules.data_arguments)
-    if reason := why_not_loaded(context.config, shown, result.spec, path):
+    if reason := why_not_loaded(context.config, summary.config, result.spec, path):
         print(f"no command loads it: {reason}")
     else:
         print(f"to load it:\n  {reload_command(str(path.parent.parent), result.spec.arm)}")

@@ -17,8 +17,6 @@ GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 CHANGEABLE = (*CONTAINERS, np.ndarray, *GENERATORS)
 MOST_NUMBERS = 100_000
 """Size of an array up to which its changes are found."""
-
-
 MOST_COPIED = 10_000
 """Number of items up to which a container of a plain object is copied."""
 

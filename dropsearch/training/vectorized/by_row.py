@@ -63,10 +63,10 @@ def together(values: list[Any], given: Any) -> Any:
 
 
 def _are_alike(parts: list[Any], others: list[Any]) -> bool:
-    return parts is others or (len(parts) == len(others) and all(map(_is_alike, parts, others)))
+    return parts is others or (len(parts) == len(others) and all(map(is_alike, parts, others)))
 
 
-def _is_alike(one: Any, other: Any) -> bool:
+def is_alike(one: Any, other: Any) -> bool:
     """Return whether two leaves are tensors of the same shape, or equal in what is no tensor."""
     if type(one) is not type(other):
         return False

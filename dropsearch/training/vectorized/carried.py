@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dropsearch.core.batches import combined, replaced, same
+from dropsearch.core.batches import combined, replaced
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.dropout.places import read_names
 from dropsearch.training.vectorized.attribute_contents import CHANGEABLE
-from dropsearch.training.vectorized.by_row import RowsDifferError
+from dropsearch.training.vectorized.by_row import RowsDifferError, is_alike
 from dropsearch.training.vectorized.filled_lists import OUTPUTS, armed, is_stand_in, stand_in
 from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.shared_state import FirstValues
@@ -183,12 +181,8 @@ def _of_rows(leaf: list[Any]) -> Any:
 
 
 def _is_alike(one: Any, other: Any) -> bool:
-    """Return whether two leaves of the same type are the same object, or equal numbers, arrays, strings or sets."""
-    if isinstance(one, np.ndarray | np.generic):
-        return one.dtype == other.dtype and np.array_equal(one, other)
-    if isinstance(one, set):
-        return one == other
-    return same(one, other) or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
+    """Return whether two leaves of the same type are alike, or equal sets."""
+    return one == other if isinstance(one, set) else is_alike(one, other)
 
 
 def _require_equal(values: list[Any]) -> None:

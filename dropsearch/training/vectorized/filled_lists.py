@@ -52,8 +52,6 @@ _READING = {
     "__contains__", "__delitem__", "__eq__", "__getitem__", "__iter__", "__len__", "__reversed__", "__setitem__",
     "__add__", "__mul__", "__rmul__", "__imul__", "__lt__", "__le__", "__gt__", "__ge__", "__repr__",
 }  # fmt: skip
-
-
 _BESIDE = {"__hash__": None, "__radd__": _read_beside, "__array__": _read_beside}
 
 
@@ -70,9 +68,8 @@ _NAMES = tuple(kind.__name__ for kind in _STAND_INS.values())
 
 
 def stand_in(value: Any, attribute: Attribute) -> Any:
-    """Return what a step sees of a row's container to which it only appends."""
-    kind = next(kind for kind in OUTPUTS if isinstance(value, kind))
-    made = _STAND_INS[kind]([_Hidden()])
+    """Return what a step sees of a row's container of `OUTPUTS` to which it only appends."""
+    made = _STAND_INS[type(value)]([_Hidden()])
     made.attribute = attribute
     return made
 
