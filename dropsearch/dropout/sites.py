@@ -23,12 +23,10 @@ from dropsearch.core.global_state import changed
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
 from dropsearch.dropout.keyed_draws import Draw
-from dropsearch.dropout.kind_inference import KindInference
 from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall, own_code
-from dropsearch.dropout.own_inventory import OwnSites
-from dropsearch.dropout.own_sites import held_rates, own_number
-from dropsearch.dropout.site_kinds import guess_kind, layer_kind
+from dropsearch.dropout.own_sites import OwnSites, held_rates, own_number, without_rate
+from dropsearch.dropout.site_kinds import KindInference, guess_kind, layer_kind
 
 
 class _Recorder(DropoutMode):
@@ -218,7 +216,7 @@ class _Recorder(DropoutMode):
         """Add a module that was not called, or that is random in an unknown way."""
         site, called = name or "model", self.met.get(f"{name} called")
         drawn = [key for key in self.sites if key.startswith(f"{site}:")]
-        if drawn and site not in self.sites and (reason := unsupported.without_rate(module)):
+        if drawn and site not in self.sites and (reason := without_rate(module)):
             self.sites[site] = replace(self.sites.pop(drawn[0]), name=site, reason=reason)
             self.met[site] = self.met[drawn[0]]
         elif isinstance(module, torch.jit.ScriptModule):

@@ -20,9 +20,8 @@ from dropsearch._compat.torch_modules import named_parts
 from dropsearch.core.global_state import changed, python_states, reseed, reseed_python, torch_states
 from dropsearch.core.seeds import derived_seed
 from dropsearch.dropout.control import DropoutControl
-from dropsearch.dropout.device_bits import DeviceBits
 from dropsearch.dropout.keyed_draws import Draw
-from dropsearch.dropout.mask_bits import SiteBits
+from dropsearch.dropout.mask_bits import DeviceBits, SiteBits
 from dropsearch.dropout.ops import OPS, DropCall
 from dropsearch.dropout.places import reached_functions
 from dropsearch.dropout.rates import Rate

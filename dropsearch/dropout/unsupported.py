@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from dropsearch._compat.torch_modules import has_compiled_call
 from dropsearch.core.records import Site
-from dropsearch.dropout.ops.own_code import family_of
-from dropsearch.dropout.own_sites import held_rates
 
 DRAWS = frozenset({"bernoulli", "bernoulli_", "native_dropout"})
 """Names of functions that may draw a dropout mask."""
@@ -71,17 +69,6 @@ def draw_reason(name: str, owner: str) -> str:
     return (
         f"the forward draws random numbers ({name}) at an unknown rate; if they drop activations, "
         f'use F.dropout instead, or register the rate: dropsearch.register_op({owner}, rate="ATTRIBUTE")'
-    )
-
-
-def without_rate(module: nn.Module) -> str:
-    """Return why the rate of a module whose name indicates dropout is unknown, or an empty string."""
-    kind = type(module)
-    if kind.__module__.startswith("torch.") or held_rates(module) or family_of(kind) is None:
-        return ""
-    return (
-        f"{kind.__name__} has no rate with a known name; "
-        f'register it: dropsearch.register_op({kind.__name__}, rate="ATTRIBUTE")'
     )
 
 

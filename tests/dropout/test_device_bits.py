@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dropsearch.dropout.device_bits import DeviceBits
-from dropsearch.dropout.mask_bits import SiteBits, philox, site_word, words
+from dropsearch.dropout.mask_bits import DeviceBits, SiteBits, philox, site_word, words
 from dropsearch.dropout.row_control import RowBits
 from dropsearch.dropout.trial_control import SeededNoise
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dropsearch.core.batches import cast
-from dropsearch.dropout.device_bits import DeviceBits
-from dropsearch.dropout.mask_bits import words
+from dropsearch.dropout.mask_bits import DeviceBits, words
 from dropsearch.dropout.row_control import RowRates, row_rates
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.cuda_graph import GraphedCallable
