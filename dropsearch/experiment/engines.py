@@ -19,12 +19,11 @@ from dropsearch.experiment.standstill import named_if_still
 from dropsearch.study.selection import retrained_at_once
 from dropsearch.training.engines import ENGINES, InProcessEngine
 from dropsearch.training.multiprocess import ProcessEngine
-from dropsearch.training.planning.compatibility import incompatibilities
+from dropsearch.training.planning.compatibility import incompatibilities, not_of_rows
 from dropsearch.training.planning.equivalence import equivalence_specs
 from dropsearch.training.planning.plan import Plan, make_plan
 from dropsearch.training.protocols import CheckpointPath, DataSource, Engine
 from dropsearch.training.trainers import make_trainer, quiet_lightning
-from dropsearch.training.vectorized.trainer_arguments import not_of_rows
 
 
 def plan(context: ExperimentContext) -> Plan:

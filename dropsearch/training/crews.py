@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from dropsearch.core.errors import InputError
 from dropsearch.training.protocols import Engine
-from dropsearch.training.remote_feed import Channel, work
+from dropsearch.training.worker import Channel, work
 from dropsearch.training.worker_forks import CLOSING_SECONDS, WATCH_SECONDS, Flag, WorkerForks
 
 

@@ -18,7 +18,7 @@ from dropsearch.core.user_errors import message_of
 from dropsearch.training.crews import Crew
 from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.protocols import Engine, Feed
-from dropsearch.training.ray_worker import MakeEngine, Worker
+from dropsearch.training.worker import MakeEngine, Worker
 
 FORGIVEN = 2
 """Number of actor deaths before a trial is suspected, since machines of a cluster may be preempted."""

@@ -17,13 +17,12 @@ from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import seeded
 from dropsearch.core.records import Monitor, TrialResult, TrialSpec
 from dropsearch.dropout.mask_bits import SiteBits
-from dropsearch.training.planning.compatibility import incompatibilities
+from dropsearch.training.planning.compatibility import incompatibilities, not_of_rows
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.trainers import quiet_lightning
 from dropsearch.training.vectorized.held_once import NotHeldOnceError
 from dropsearch.training.vectorized.row_source import RowSource
-from dropsearch.training.vectorized.trainer_arguments import not_of_rows
 from dropsearch.training.vectorized.trials import VectorizedTrials
 from tests.parity.conftest import SEED, Curve, source
 from tests.training.conftest import Queue

@@ -17,7 +17,7 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.training.crews import SpawnedCrew
 from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.ray_crew import speeds
-from dropsearch.training.ray_worker import Worker
+from dropsearch.training.worker import Worker
 from tests.training.conftest import Queue, make_specs
 from tests.training.small_engine import Trains, ends_its_process
 

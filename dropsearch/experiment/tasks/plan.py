@@ -22,8 +22,8 @@ from dropsearch.experiment.params import programs
 from dropsearch.experiment.run_progress import planned_stages
 from dropsearch.report.progress import Forecast, in_all
 from dropsearch.report.tables.table import WIDTH
+from dropsearch.training.planning.compatibility import remedy
 from dropsearch.training.planning.plan import Plan
-from dropsearch.training.planning.remedies import remedy
 from dropsearch.training.protocols import Engine, describe_engine
 
 

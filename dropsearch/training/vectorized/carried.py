@@ -15,9 +15,8 @@ from dropsearch.dropout.places import read_names
 from dropsearch.training.vectorized.attribute_contents import CHANGEABLE
 from dropsearch.training.vectorized.by_row import RowsDifferError, is_alike
 from dropsearch.training.vectorized.filled_lists import OUTPUTS, armed, is_stand_in, stand_in
-from dropsearch.training.vectorized.row_trainer import StepTrainer
+from dropsearch.training.vectorized.row_trainer import RATES, StepTrainer, rates_of
 from dropsearch.training.vectorized.shared_state import FirstValues
-from dropsearch.training.vectorized.step_rates import RATES, rates_of
 from dropsearch.training.vectorized.step_traits import Attribute, StepTraits
 from dropsearch.training.vectorized.watched_parts import (
     assign,

@@ -1,8 +1,8 @@
-"""Observation of one training step and one validation step of a module."""
+"""What the steps of a module do, found by running some of them before the training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -12,21 +12,25 @@ from torch.func import functional_call, vmap
 
 from dropsearch._compat.python_calls import showing
 from dropsearch._compat.row_values import quiet_loops, version_of
-from dropsearch.core.batches import BatchForm, examples_of, tensors
+from dropsearch.core.batches import BatchForm, cast, examples_of, tensors
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import python_states, seeded
 from dropsearch.core.user_errors import place_of_method
+from dropsearch.dropout.row_control import Shapes, mask_shapes
 from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import DataSource
 from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 from dropsearch.training.vectorized.effects import EffectRecorder, value_of
+from dropsearch.training.vectorized.held_once import noting_changed_buffers
 from dropsearch.training.vectorized.reads import NotedReads, RowReads, metric_functions
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
-from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
+from dropsearch.training.vectorized.row_stacks import RowStack, stacks
+from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer, rates_of
 from dropsearch.training.vectorized.step_call import StepCall, report_compiling
-from dropsearch.training.vectorized.step_rates import rates_of
 from dropsearch.training.vectorized.step_traits import StepTraits, static_traits
+from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_modes import VmapRNN
+from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 
 def traits_of(
@@ -178,3 +182,56 @@ _OPERATORS = (
 for _name in _OPERATORS.split():
     setattr(ObservedInt, f"__{_name}__", _observed_operator(f"__{_name}__"))
 ObservedInt.__hash__ = int.__hash__  # type: ignore[method-assign]
+
+
+class FirstSteps:
+    """Runs steps of the skeleton, which is restored, to find what the steps of all rows do."""
+
+    def __init__(self, runner: VmapRunner, sites: Iterable[str], dtype: torch.dtype) -> None:
+        self.runner, self.dtype = runner, dtype
+        self._sites = tuple(sites)
+        self._shapes: dict[tuple[object, ...], Shapes] = {}
+        self._changing: set[str] = set()
+        self._batch: Any = None
+        self._numbers: dict[str, float] = {}
+        """Numbers logged by the training steps of the first row."""
+
+    def follow(self, loaders: Iterable[Any], device: torch.device) -> set[str]:
+        """Run a step on the first batch that a loader yields; return the buffers that steps change."""
+        buffers = [name for name, _ in self.runner.skeleton.named_buffers()]
+        for loader in loaders:
+            try:
+                batch = next(iter(loader))
+            except Exception:  # the row fails when it trains
+                continue
+            (stack,) = stacks({0: batch}, device)
+            self._batch = cast(stack.of(0), self.dtype)
+            self.mask_shapes(stack)
+            metrics = tuple(f"{path}." for path in self.runner.traits.metrics)
+            return self._changing | {name for name in buffers if name.startswith(metrics)}
+        return set(buffers)
+
+    def mask_shapes(self, stack: RowStack) -> Shapes:
+        """Return the shapes of a row's masks for the batches of a stack."""
+        if stack.shape in self._shapes:
+            return self._shapes[stack.shape]
+        skeleton = self.runner.skeleton
+        batch = cast(stack.of(stack.rows[0]), self.dtype)
+        self.runner.set_mode(training=True)  # a new shape may occur after an evaluation
+        plain = self.runner.traits.is_plain
+        logs = captured_logs(skeleton) if plain else EffectRecorder(skeleton, self.runner.traits).recording()
+        row = self.runner.carried.as_first(self.runner.modules)
+        with row, logs, noting_changed_buffers(skeleton) as changing:
+            shapes = mask_shapes(skeleton, self._sites, lambda: call_step(skeleton.training_step, batch, 0))
+        self._shapes[stack.shape] = shapes
+        self._changing |= changing
+        return shapes
+
+    def note_numbers(self, trial_row: TrialRow) -> None:
+        """Record the numbers in which a row's training steps differ from other rows, such as a logged `lr`."""
+        traits = self.runner.traits
+        if not traits.numbers or self._batch is None:
+            return
+        found = logged_numbers(trial_row.module, self._batch, traits)
+        self._numbers = self._numbers or found
+        trial_row.numbers = {name: value for name, value in found.items() if value != self._numbers.get(name)}

@@ -17,21 +17,18 @@ from dropsearch.training.protocols import is_in_memory, validates_by_row
 from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs
 from dropsearch.training.vectorized.differing import differing_attributes
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
-from dropsearch.training.vectorized.evaluation_sets import ReadSet
-from dropsearch.training.vectorized.first_steps import FirstSteps
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
 from dropsearch.training.vectorized.held_once import equal_in_all, use_frozen
-from dropsearch.training.vectorized.observation import begin
+from dropsearch.training.vectorized.observation import FirstSteps, begin
 from dropsearch.training.vectorized.row_batches import LockstepBatches, MemoryBatches, RowBatches
-from dropsearch.training.vectorized.row_evaluation import LOADERS, RowEvaluation
+from dropsearch.training.vectorized.row_evaluation import LOADERS, ReadSet, RowEvaluation
 from dropsearch.training.vectorized.row_modules import RowModules
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer, optimized_columns, parameter_order
 from dropsearch.training.vectorized.row_source import RowSource
-from dropsearch.training.vectorized.row_trainer import StepTrainer
+from dropsearch.training.vectorized.row_trainer import StepTrainer, rates_of
 from dropsearch.training.vectorized.row_validation import Values
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep
-from dropsearch.training.vectorized.step_rates import rates_of
 from dropsearch.training.vectorized.step_traits import StepTraits, overridden
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_modes import disable_flatten_parameters

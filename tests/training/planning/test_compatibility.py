@@ -10,8 +10,7 @@ from lightning import Trainer
 
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.user_data import UserData
-from dropsearch.training.planning.compatibility import incompatibilities
-from dropsearch.training.planning.remedies import remedy
+from dropsearch.training.planning.compatibility import incompatibilities, remedy
 from dropsearch.training.trainers import quiet_lightning
 from tests.user_modules import data, nets, specimens
 

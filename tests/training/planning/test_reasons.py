@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 import dropsearch
 from dropsearch.datasets.user_data import UserData
-from dropsearch.training.planning.remedies import remedy
-from dropsearch.training.vectorized.trainer_arguments import not_of_rows
+from dropsearch.training.planning.compatibility import not_of_rows, remedy
 from tests.training.vectorized.laws import Case
 from tests.user_modules import data, generative, metrics, specimens
 from tests.user_modules.batches import Formed, ReadingNames

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging, Timer, WeightAveraging
 
 from dropsearch.core.records import TrialSpec
+from dropsearch.training.planning.compatibility import not_of_rows
 from dropsearch.training.vectorized.device_step import DeviceStep
-from dropsearch.training.vectorized.trainer_arguments import not_of_rows
 from dropsearch.training.vectorized.trial_stack import TrialStack
 from tests.training.vectorized.laws import Case, assert_alike, assert_law_2, trials
 from tests.user_modules import metrics
