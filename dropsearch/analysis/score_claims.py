@@ -10,7 +10,6 @@ from dropsearch.analysis.claim_inputs import drops, finding, finite_mean, measur
 from dropsearch.analysis.claim_rules import BATCHNORM, RATES, Finding, Rule, settled, unsettled
 from dropsearch.core.records import Claim, Comparison, Evidence, Interval, Summary, arm_title
 from dropsearch.core.records.arms import TYPICAL_BANDS
-from dropsearch.stats.comparisons import compared
 from dropsearch.stats.shown import shown_side
 
 RELATIVE_MARGIN = 0.01
@@ -53,10 +52,8 @@ def _insensitive(summary: Summary) -> str:
     """
     if "none" not in summary.arms or summary.arms["none"].winner is None:
         return "whether rates matter here at all needs the arm none (plain)"
-    more = [("typical", "none")]
-    found = compared(summary.arms, summary.comparison_metric, more, fixed_luck=summary.fixed_luck)
     better = 1 if summary.comparison_metric.higher_is_better else -1
-    against = [c for c in found if c.b == "none" and c.a in ("dropout", "typical")]
+    against = [c for c in summary.contrasts if c.b == "none" and c.a in ("dropout", "typical")]
     if any(shown_side(c) == better for c in against):
         return ""
     return "neither typical rates nor those found are shown to be better than no dropout: rates may not matter here"
@@ -104,11 +101,17 @@ def _shift(evidence: Evidence) -> str:
     if not (math.isfinite(shift) and math.isfinite(gain)):
         return ""
     alone = measured_mean(evidence, "batchnorm", "recalibration_gain")
-    lag = f", in BatchNorm without dropout by {100 * alone:+.2f}" if math.isfinite(alone) else ""
+    lag = f", in BatchNorm without dropout by {_points(alone)}" if math.isfinite(alone) else ""
     return (
         f"with dropout off BatchNorm meets {shift:.2f} times the variance that it meets with dropout on, and measuring "
-        f"its statistics again changes accuracy by {100 * gain:+.2f} points{lag}"
+        f"its statistics again changes accuracy by {_points(gain)} points{lag}"
     )
+
+
+def _points(share: float) -> str:
+    """Return a difference of shares in points; one that rounds to zero has no sign."""
+    text = f"{100 * share:+.2f}"
+    return text if float(text) else "0.00"
 
 
 def _of_judge(rule: Rule, summary: Summary, reference: str) -> Rule:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -15,29 +16,18 @@ from dropsearch.stats.crossed import crossed_difference
 from dropsearch.stats.hodges_lehmann import paired_difference
 from dropsearch.stats.paired_tests import holm, superiority, wilcoxon_exact
 
-PLANNED = (
-    ("dropout", "none"),
-    ("batchnorm", "none"),
-    ("both", "none"),
-    ("batchnorm", "dropout"),
-    ("both", "dropout"),
-    ("both", "batchnorm"),
-    ("dropout", "dropout_shared"),
-    ("dropout", "typical"),
-)
-"""All pairs of the four main arms, then per-site rates against one shared rate and against typical rates."""
-WITHOUT_DROPOUT = (*PLANNED, ("dropout_shared", "none"), ("typical", "none"), ("dropout_shared", "typical"))
-"""The pairs where the arm `dropout` does not run."""
+ORDER = ("none", "typical", "dropout_shared", "dropout", "batchnorm", "both")
+"""All arms in the order in which they are subtracted: a contrast is the later arm minus the earlier one."""
 UNSCORED = "seeds without a score"
 """The luck that a contrast leaves out if a seed of one of its arms has no finite score."""
 ByExample = Mapping[int, Sequence[float]]
 """One number for each test example, by seed."""
 
 
-def planned_contrasts(arms: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the pairs of arms to compare, fixed before any result is seen; only pairs of arms that ran."""
-    ran: Collection[str] = set(arms)
-    return [(a, b) for a, b in (PLANNED if "dropout" in ran else WITHOUT_DROPOUT) if a in ran and b in ran]
+def planned_contrasts(arms: Collection[str]) -> list[tuple[str, str]]:
+    """Return all pairs of the arms that ran, which are the contrasts fixed before any result is seen."""
+    ran = [name for name in ORDER if name in arms]
+    return [(later, earlier) for earlier, later in itertools.combinations(ran, 2)]
 
 
 def contrasts_of(
@@ -120,19 +110,15 @@ def _by_example(a: ByExample, b: ByExample, seeds: Sequence[int]) -> NDArray[np.
 
 
 def compared(
-    arms: Mapping[str, ArmOutcome],
-    comparison_metric: ComparisonMetric,
-    more: Sequence[tuple[str, str]] = (),
-    *,
-    fixed_luck: tuple[str, ...] = (),
+    arms: Mapping[str, ArmOutcome], comparison_metric: ComparisonMetric, *, fixed_luck: tuple[str, ...] = ()
 ) -> tuple[Comparison, ...]:
-    """Return every planned contrast of the comparison metric, and the pairs in `more`, adjusted together.
+    """Return every planned contrast of the comparison metric, adjusted together.
 
     The scores are test scores, or without a test set the validation scores of the winners' retrainings. `fixed_luck`
     are sources of variation that seeds do not cover (`Summary.fixed_luck`).
     """
     found = (
-        _family(arms, comparison_metric.scores, more, fixed_luck)
+        _family(arms, comparison_metric.scores, fixed_luck)
         if any(_is_scored(arm, comparison_metric.scores) for arm in arms.values())
         else ()
     )
@@ -147,17 +133,11 @@ def _is_tested(arm: ArmOutcome) -> bool:
     return arm.test is not None and arm.winner is not None
 
 
-def _family(
-    arms: Mapping[str, ArmOutcome],
-    metric: str,
-    more: Sequence[tuple[str, str]] = (),
-    fixed_luck: tuple[str, ...] = (),
-) -> tuple[Comparison, ...]:
+def _family(arms: Mapping[str, ArmOutcome], metric: str, fixed_luck: tuple[str, ...]) -> tuple[Comparison, ...]:
     scored = {name: _scores(arm, metric) if _is_scored(arm, metric) else {} for name, arm in arms.items()}
     examples = {name: _examples(arm, metric) for name, arm in arms.items()}
     required = "validation examples" if metric == "val_loss" else "test examples"
-    pairs = [*planned_contrasts(scored), *more]
-    return contrasted(scored, pairs, metric, examples, missing=fixed_luck, required=required)
+    return contrasted(scored, planned_contrasts(scored), metric, examples, missing=fixed_luck, required=required)
 
 
 def _examples(outcome: ArmOutcome, metric: str) -> ByExample:

@@ -40,6 +40,14 @@ def shown_side(found: Contrast) -> Literal[-1, 0, 1]:
     return 0
 
 
+def p_text(value: float) -> str:
+    """Return a p-value with two digits, or more if rounding would move it across the significance level."""
+    if value < 0.001:
+        return "<0.001"
+    texts = (f"{value:.{digits}g}" for digits in range(2, 18))
+    return next(text for text in texts if (float(text) < SIGNIFICANT) is (value < SIGNIFICANT))
+
+
 def minimum_seeds(contrasts: int, level: float = SIGNIFICANT) -> int:
     """Return the minimum number of paired seeds with which one of `contrasts` can be significant after Holm.
 

@@ -301,7 +301,8 @@ def test_a_loss_that_is_judged_by_is_the_worse_the_higher() -> None:
     comparison_metric = ComparisonMetric("test_loss", "test_loss", "test loss", percent=False, higher_is_better=False)
     of = summary(outcome("none"), outcome("dropout"), outcome("typical"), comparison_metric=comparison_metric)
     none = dataclasses.replace(of.arms["none"], test=scores(0.6, 0.9))
-    of = dataclasses.replace(of, arms={**of.arms, "none": none})
+    plain = {**of.arms, "none": none}
+    of = dataclasses.replace(of, arms=plain, comparisons=compared(plain, comparison_metric))
     worse = dataclasses.replace(of.arms["typical"], test=scores(0.5, 0.9))
     arms = {**of.arms, "typical": worse}
     assert said("rates", NOTHING, of).answer == "held"

@@ -252,7 +252,7 @@ def test_the_model_to_use_is_not_said_to_improve_nothing(make):
 
 @pytest.mark.parametrize("better", [True, False])
 def test_the_other_arm_of_a_contrast_may_be_one_of_its_model(make, better):
-    """`dropout_shared` has no contrast with plain of its own."""
+    """A contrast of one arm counts for all arms with its model."""
     sizes = (0.07, 0.06, 0.08) if better else (-0.07, -0.08, -0.06)
     found = contrast("dropout", "none", *sizes, 0.002)
     one = with_losses(make, "dropout", [0.2] * 8, {"a": 0.3, "b": 0.3})
