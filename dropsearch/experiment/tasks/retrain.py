@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from dropsearch.config.schema import Config
+from dropsearch.core.atomic_io import temporary_path
 from dropsearch.core.errors import STOPPED, InputError, RunError, close_match
 from dropsearch.core.records import ARMS, ArmOutcome, Confirmed, EpochMetrics, Monitor, Summary, TrialResult, TrialSpec
+from dropsearch.core.records.codec import encode
 from dropsearch.experiment import engines
 from dropsearch.experiment.artifacts import why_not_loaded
 from dropsearch.experiment.build import make_output_folder
@@ -17,7 +21,7 @@ from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.provenance import reload_command, shown_config, versions
 from dropsearch.experiment.scoring import monitored_metric
-from dropsearch.report.results import save_summary
+from dropsearch.report.results import load_summary, save_summary
 from dropsearch.training.sequential import SequentialEngine
 
 
@@ -67,26 +71,56 @@ def retrain(config: Config) -> int:
         phase="confirm",
         configuration=0,
     )
-    folder = context.folder / f"{wanted.arm}-{wanted.seed}"
-    path = folder / "best" / f"{wanted.arm}.ckpt"
-    path.parent.mkdir(parents=True, exist_ok=True)
     interruption = Interruption()
     feed = _OneTrial(spec, interruption, context.monitor)
-    with interruption.listening():
-        SequentialEngine(context.make_module, context.source, context.settings, lambda _: path).run(feed)
-    if interruption.requested:
-        with suppress(OSError):  # an earlier retraining may be there
-            path.parent.rmdir()
-            folder.rmdir()
-        print("stopped: nothing was kept")
-        return STOPPED
-    result = feed.result
-    if result is None or result.best is None or result.state == "FAIL":
-        raise RunError(f"the training failed ({result.reason if result else 'nothing was trained'})")
-    summary = _summary(context, result)
-    save_summary(summary, folder)
+    with temporary_path(context.folder / f"{wanted.arm}-{wanted.seed}.ckpt") as trained:
+        with interruption.listening():
+            SequentialEngine(context.make_module, context.source, context.settings, lambda _: trained).run(feed)
+        if interruption.requested:
+            print("stopped: nothing was kept")
+            return STOPPED
+        result = feed.result
+        if result is None or result.best is None or result.state == "FAIL":
+            raise RunError(f"the training failed ({result.reason if result else 'nothing was trained'})")
+        path, summary = _keep(context, result, trained)
     _print_result(context, summary, result, path)
     return 0
+
+
+def _keep(context: ExperimentContext, result: TrialResult, trained: Path) -> tuple[Path, Summary]:
+    """Move the weights to the folder of the retraining and write its summary; return the new path and the summary.
+
+    The folder is `ARM-SEED`; `ARM-SEED-2` and so on where another configuration or result has that one.
+    """
+    summary = _summary(context, result)
+    name = f"{result.spec.arm}-{result.spec.seed}"
+    folders = (context.folder / (f"{name}-{number}" if number > 1 else name) for number in itertools.count(1))
+    folder = next(each for each in folders if _is_free(each, summary))
+    path = folder / "best" / f"{result.spec.arm}.ckpt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trained.replace(path)
+    kept = _summary(context, dataclasses.replace(result, checkpoint=str(path)))
+    save_summary(kept, folder)
+    return path, kept
+
+
+def _is_free(folder: Path, summary: Summary) -> bool:
+    """Return whether a folder was made for a retraining now, or has an earlier one that is the same."""
+    try:
+        folder.mkdir(parents=True)
+        return True
+    except FileExistsError:
+        pass
+    try:
+        return _what_was_trained(load_summary(folder)) == _what_was_trained(summary)
+    except InputError:  # of another kind or version, or of a process that has not written its summary yet
+        return False
+
+
+def _what_was_trained(summary: Summary) -> Any:
+    """Return the configuration of a retraining and its curve, with numbers that are equal if they are NaN."""
+    curves = [result.curve for arm in summary.arms.values() for each in arm.confirmed for result in each.results]
+    return encode([summary.config, curves])
 
 
 def _check_sites(config: Config, known: list[str]) -> None:
