@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dropsearch.core.records import Answer, Claim, Interval
-from dropsearch.stats.shown import SIGNIFICANT, minimum_seeds
+from dropsearch.stats.shown import SIGNIFICANT, minimum_seeds, p_text
 
 Side = Literal[-1, 1]
 
@@ -186,7 +186,7 @@ def describe_finding(found: Finding) -> str:
         return f"{found.subject} has no number {found.of}"
     size = f"{abs(mean) * found.scale:.3g}{unit} {_side(mean)}" if mean else "no different"
     interval = f"95 % interval {_bounds(found)}, " if math.isfinite(found.difference.low) else ""
-    return f"{found.subject} is {size} {found.of} ({interval}p {found.p_holm:.2g} after Holm, {_seeds(found)})"
+    return f"{found.subject} is {size} {found.of} ({interval}p {p_text(found.p_holm)} after Holm, {_seeds(found)})"
 
 
 def _bounds(found: Finding) -> str:

@@ -67,6 +67,11 @@ def check_sites(
             )
 
 
+def describe_ranges(searched: Mapping[str, Range]) -> str:
+    """Return searched keys with their ranges as a list for people."""
+    return "; ".join(f"{key} ({given.in_words})" for key, given in searched.items())
+
+
 def describe_values(values: Mapping[str, Any]) -> str:
     """Return values by key, as typed by a user."""
     return ", ".join(f"{key}={written(value)}" for key, value in values.items())

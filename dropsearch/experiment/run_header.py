@@ -8,6 +8,7 @@ from dropsearch.config.schema import Config, ConfirmConfig
 from dropsearch.core.printable import masked
 from dropsearch.core.records import ARMS
 from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.params import describe_ranges
 from dropsearch.experiment.provenance import shorter
 from dropsearch.report.text.phrases import counted
 from dropsearch.study.pruners import PRUNERS
@@ -93,8 +94,7 @@ def _repeated(config: Config) -> str:
 
 
 def _also(context: ExperimentContext) -> dict[str, str]:
-    searched = ", ".join(f"{key} in {given}" for key, given in context.params.items())
-    return {"also": f"{searched}, in every arm"} if searched else {}
+    return {"also": f"in every arm: {describe_ranges(context.params)}"} if context.params else {}
 
 
 def _proposed(config: Config) -> str:

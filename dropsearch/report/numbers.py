@@ -10,7 +10,7 @@ from typing import Any
 from dropsearch.core.override_text import written
 from dropsearch.core.records import ArmOutcome, ComparisonMetric, Interval
 from dropsearch.report.measured_values import mean_interval
-from dropsearch.stats.shown import SIGNIFICANT
+from dropsearch.stats.shown import p_text
 
 EMPTY = "-"
 
@@ -28,20 +28,22 @@ def loss(value: float, *, sign: bool = False) -> str:
     if not math.isfinite(value):
         return EMPTY if math.isnan(value) else "diverged"
     has_decimals = value == 0 or 0.001 <= abs(value) < 10_000
-    return f"{value:{'+' if sign else ''}{'.4f' if has_decimals else '.4g'}}"
+    return unsigned_zero(f"{value:{'+' if sign else ''}{'.4f' if has_decimals else '.4g'}}")
 
 
-def percent(value: float) -> str:
+def unsigned_zero(text: str) -> str:
+    """Return a number as text; without its sign if its digits are all zero."""
+    return text if float(text) else text.lstrip("+-")
+
+
+def percent(value: float, digits: int = 2) -> str:
     """Return an accuracy in [0, 1] in percent, without the percent sign."""
-    return f"{100 * value:.2f}" if math.isfinite(value) else EMPTY
+    return f"{100 * value:.{digits}f}" if math.isfinite(value) else EMPTY
 
 
-def points(value: float) -> str:
+def points(value: float, digits: int = 2) -> str:
     """Return a signed difference of accuracies in percentage points; zero has no sign."""
-    if not math.isfinite(value):
-        return EMPTY
-    text = f"{100 * value:+.2f}"
-    return text[1:] if float(text) == 0 else text
+    return unsigned_zero(f"{100 * value:+.{digits}f}") if math.isfinite(value) else EMPTY
 
 
 def rate(value: float) -> str:
@@ -55,13 +57,8 @@ def setting(value: Any) -> str:
 
 
 def probability(value: float) -> str:
-    """Return a p-value with two digits, or more if rounding would move it across the significance level."""
-    if not math.isfinite(value):
-        return EMPTY
-    if value < 0.001:
-        return "<0.001"
-    texts = (f"{value:.{digits}g}" for digits in range(2, 18))
-    return next(text for text in texts if (float(text) < SIGNIFICANT) is (value < SIGNIFICANT))
+    """Return a p-value as text, or the sign for a missing value."""
+    return p_text(value) if math.isfinite(value) else EMPTY
 
 
 def alike(values: Sequence[float], spread: float, *, sign: bool = False) -> list[str]:
@@ -82,10 +79,7 @@ def alike(values: Sequence[float], spread: float, *, sign: bool = False) -> list
 
 
 def _number(value: float, form: str, sign: bool) -> str:
-    if not math.isfinite(value):
-        return EMPTY
-    text = f"{value:{'+' if sign else ''}{form}}"
-    return text if float(text) else text.lstrip("+-")
+    return unsigned_zero(f"{value:{'+' if sign else ''}{form}}") if math.isfinite(value) else EMPTY
 
 
 @dataclass(frozen=True)
@@ -108,12 +102,16 @@ class Scale:
         if not self.comparison_metric.percent:
             return alike(numbers, _half(interval))
         # With few seeds the interval may exceed the range of accuracies, so it is clipped.
-        return [percent(value if math.isnan(value) else min(max(value, 0.0), 1.0)) for value in numbers]
+        digits = _digits(interval)
+        return [percent(value if math.isnan(value) else min(max(value, 0.0), 1.0), digits) for value in numbers]
 
     def differences(self, interval: Interval) -> list[str]:
         """Return a difference and the ends of its interval, with signs and without unit."""
         numbers = [interval.mean, interval.low, interval.high]
-        return [*map(points, numbers)] if self.comparison_metric.percent else signed(interval)
+        if not self.comparison_metric.percent:
+            return signed(interval)
+        digits = _digits(interval)
+        return [points(value, digits) for value in numbers]
 
     @property
     def unit(self) -> str:
@@ -142,6 +140,12 @@ def signed(interval: Interval) -> list[str]:
 
 def _half(interval: Interval) -> float:
     return (interval.high - interval.low) / 2
+
+
+def _digits(interval: Interval) -> int:
+    """Return the decimals of shares in percent: two, or more where an interval is so short that two hide it."""
+    half = 100 * _half(interval)
+    return 1 - math.floor(math.log10(half)) if 1e-6 < half < 0.01 else 2
 
 
 def judged(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> Interval:

@@ -189,6 +189,13 @@ def test_the_sentence_gives_the_numbers_and_what_follows(number: Finding, no_wor
     assert settled(RULE, number, no_worse=no_worse).reason == sentence
 
 
+@pytest.mark.parametrize(("p", "text"), [(0.0496, "p 0.0496 after"), (0.05, "p 0.05 after"), (2e-5, "p <0.001 after")])
+def test_p_in_a_sentence_stays_on_its_side_of_the_level(p: float, text: str) -> None:
+    reason = settled(RULE, found(-0.04, -0.02, p=p)).reason
+    assert text in reason
+    assert ("on the claimed side, but" not in reason) is (p < 0.05)
+
+
 @given(bounds, p_values, sides, st.booleans())
 def test_a_settled_claim_says_what_its_number_says(at: list[float], p: float, side: int, no_worse: bool) -> None:
     assume(at[0] < at[1])

@@ -69,6 +69,23 @@ def test_combinations_are_complete_or_contain_each_value(sizes: list[int], most:
     assert len(found) == (product if product <= most else max(sizes))
 
 
+@pytest.mark.parametrize(
+    ("searched", "words"),
+    [
+        (Choice(("relu", "gelu", None)), "relu, gelu or null"),
+        (Choice(([64, 64], [128])), "[64,64] or [128]"),
+        (Choice((True,)), "true"),
+        (Numbers(0.5, 0.99), "0.5 to 0.99"),
+        (Numbers(1e-5, 0.1, log=True), "1e-05 to 0.1, log scale"),
+        (Numbers(1, 4, step=1), "1 to 4, whole numbers"),
+        (Numbers(16, 64, log=True, step=1), "16 to 64, whole numbers, log scale"),
+        (Numbers(16, 64, step=16), "16 to 64, in steps of 16"),
+    ],
+)
+def test_a_range_has_words_for_people(searched: Range, words: str):
+    assert searched.in_words == words
+
+
 def test_no_ranges_have_one_empty_combination():
     assert combinations({}, 8) == ({},)
 

@@ -117,7 +117,7 @@ def test_the_plan_says_what_else_is_searched_and_is_made_for_the_largest_model(c
     larger = "space.params={model.hidden: choice([8],[64],[32])}"
     assert show_plan(composed(*PLANNED, "model.hidden=[16]", *_quoted(larger))) == 0
     printed = capsys.readouterr().out
-    assert "also        model.hidden in choice([8],[64],[32])" in printed
+    assert "also        in every arm: model.hidden ([8], [64] or [32])" in printed
     assert f"memory      {64 * 64 + 64 + 64 * 10 + 10:,} parameters a trial" in printed
 
 
@@ -172,5 +172,5 @@ def test_what_is_printed_first_and_last_names_what_else_is_searched(tmp_path: Pa
     words = (*LIGHT, "arms=[dropout]", "study.n_trials=2", "model.hidden=[16]", "seed=3")
     summary = searched(composed(*words, *_quoted("space.params={model.hidden: [[16],[8]]}"), f"output_dir={tmp_path}"))
     opening = capsys.readouterr().out
-    assert "model.hidden in choice([16],[8]), in every arm" in " ".join(opening.split())
+    assert "in every arm: model.hidden ([16] or [8])" in " ".join(opening.split())
     assert "What else was searched, as found" in closing(summary)

@@ -45,6 +45,12 @@ class Choice:
         """The values to check one by one: all of them."""
         return self.values
 
+    @property
+    def in_words(self) -> str:
+        """The choices for people: `relu, gelu or silu`."""
+        *first, last = map(written, self.values)
+        return f"{', '.join(first)} or {last}" if first else last
+
     def __str__(self) -> str:
         return f"choice({','.join(written(value) for value in self.values)})"
 
@@ -98,6 +104,14 @@ class Numbers:
         if self.step is None or not self.repeats:
             return self.ends
         return tuple(self.low + index * self.step for index in range(round((self.high - self.low) / self.step) + 1))
+
+    @property
+    def in_words(self) -> str:
+        """The range for people: `16 to 64, whole numbers`."""
+        kinds = ["whole numbers"] * self.is_integer
+        if self.step is not None and not (self.is_integer and self.step == 1):
+            kinds = [f"in steps of {self.step:g}"]
+        return ", ".join([f"{written(self.low)} to {written(self.high)}", *kinds, *["log scale"] * self.log])
 
     def __str__(self) -> str:
         if self.step is not None and not (self.is_integer and self.step == 1):

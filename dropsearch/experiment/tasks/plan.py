@@ -18,7 +18,7 @@ from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.elsewhere import run_engine
 from dropsearch.experiment.layout import described_layout, with_layout
-from dropsearch.experiment.params import programs
+from dropsearch.experiment.params import describe_ranges, programs
 from dropsearch.experiment.run_progress import planned_stages
 from dropsearch.report.progress import Forecast, in_all
 from dropsearch.report.tables.table import WIDTH
@@ -54,8 +54,8 @@ def _lines(context: ExperimentContext, plan: Plan) -> Iterator[str]:
     yield f"{config.model.name} on {source.name}, {context.device.type}"
     yield from _sites(context.sites)
     yield ""
-    if searched := context.params:
-        yield f"also        {', '.join(f'{key} in {given}' for key, given in searched.items())}"
+    if context.params:
+        yield f"also        in every arm: {describe_ranges(context.params)}"
     description = describe_engine(plan.engine, context.device.type, plan.width, processes=processes)
     yield f"engine      {description} ({plan.reason})"
     if plan.engine == "sequential":

@@ -15,6 +15,7 @@ from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import finite
 from dropsearch.report.numbers import Scale, probability, shorten, with_unit
+from dropsearch.report.text.contrast_phrases import of_different_models
 
 CAPTION = (
     "Small dots: one pair of seeds each; large dots and lines: Hodges-Lehmann estimate and 95 % interval. Shown: "
@@ -26,8 +27,8 @@ MOST_TICKS = 6
 
 
 def differences(summary: Summary) -> FigureLayout | None:
-    """Draw one row per planned contrast; return None without contrasts."""
-    contrasts = summary.contrasts
+    """Draw one row per planned contrast of different models; return None without any."""
+    contrasts = of_different_models(summary, summary.contrasts)
     if not contrasts:
         return None
     names = [f"{contrast.a} \N{MINUS SIGN} {contrast.b}" for contrast in contrasts]

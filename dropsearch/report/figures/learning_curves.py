@@ -13,7 +13,7 @@ from dropsearch.report.figures.axes import label_outer, loss_axis, say, whole_nu
 from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, Line, arm_style
 from dropsearch.report.measured_values import FEWEST_FOR_INTERVAL, curve_band
-from dropsearch.report.numbers import with_unit
+from dropsearch.report.numbers import loss, with_unit
 
 LOWEST = 1 / 40
 """Train losses below this share of the lowest validation loss are outside of the axis."""
@@ -107,7 +107,7 @@ def _gap(results: list[TrialResult]) -> str:
     gap = sum(point.val_loss - point.train_loss for point in best) / len(best)
     if math.isnan(gap):
         return ""
-    return f"validation minus train\nat the best epoch: {gap:+.3f}"
+    return f"validation minus train\nat the best epoch: {loss(gap, sign=True)}"
 
 
 def _least_validation(summary: Summary) -> float:

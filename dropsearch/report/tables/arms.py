@@ -111,8 +111,9 @@ def tables(summary: Summary) -> list[Table]:
         params_table(summary),
         differences_table(summary),
         *variation_tables(summary),
+        claims_table(summary),
     )
-    return [table for table in (*map(Table.trimmed, found), claims_table(summary)) if table.rows]
+    return [table for table in map(Table.trimmed, found) if table.rows]
 
 
 def brief_tables(summary: Summary) -> list[Table]:

@@ -6,7 +6,7 @@ import math
 
 from dropsearch.core.records import Claim, Evidence, Interval, Summary
 from dropsearch.report import measured_values
-from dropsearch.report.numbers import EMPTY, signed, with_unit
+from dropsearch.report.numbers import EMPTY, signed, unsigned_zero, with_unit
 from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
 from dropsearch.report.text.contrast_phrases import of_different_models
 
@@ -22,17 +22,16 @@ def claim_answer(claim: Claim) -> str:
 
 
 def claims_table(summary: Summary) -> Table:
-    """Return a table with one row per claim: answer, deciding number, and its arms."""
+    """Return a table with one row per claim that has a number: answer, deciding number, and its arms."""
     columns = ("claim", "answer", "measure", "arms", "number (95 % interval)")
-    rows = tuple(map(_claim_row, summary.evidence.claims if summary.evidence else ()))
+    claims = summary.evidence.claims if summary.evidence else ()
+    rows = tuple(_claim_row(claim) for claim in claims if claim_number(claim))
     return Table("Claims about dropout", columns, rows, left=("claim", "answer", "measure", "arms"))
 
 
 def _claim_row(claim: Claim) -> tuple[str, str, str, str, str]:
     measure, _, arms = claim.measure.rpartition(", ")
-    if not measure:
-        measure, arms = arms, EMPTY
-    return claim.statement, claim_answer(claim), measure, arms, claim_number(claim) or EMPTY
+    return claim.statement, claim_answer(claim), measure, arms, claim_number(claim)
 
 
 def evidence_table(summary: Summary, *, intervals: bool = False) -> Table:
@@ -92,7 +91,8 @@ def claim_number(claim: Claim) -> str:
     if not math.isfinite(claim.number.mean):
         return ""
     scaled = Interval(*(claim.scale * each for each in (claim.number.mean, claim.number.low, claim.number.high)))
-    return f"{with_interval(scaled, signed=True)}{f' {claim.unit}' if claim.unit else ''}"
+    is_difference = claim.answer != "not measured"  # without one, the number is a share
+    return f"{with_interval(scaled, signed=is_difference)}{f' {claim.unit}' if claim.unit else ''}"
 
 
 def _row(summary: Summary, evidence: Evidence, name: str, arms: list[str], intervals: bool) -> tuple[str, ...]:
@@ -112,4 +112,4 @@ def _label(evidence: Evidence, name: str) -> str:
 def _number(value: float, signed: bool) -> str:
     if not math.isfinite(value):
         return EMPTY
-    return f"{value:+.3g}" if signed else f"{value:.3g}"
+    return unsigned_zero(f"{value:{'+' if signed else ''}.3g}")

@@ -104,8 +104,9 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
 
 
 def settings(config: Mapping[str, Any]) -> list[str]:
-    """Return each leaf of the configuration as ``group.key=value``, sorted."""
-    return sorted(f"{key}={'null' if value is None else value}" for key, value in leaves(config))
+    """Return each leaf of the configuration as ``group.key=value``, sorted; `retrain` only if it is the task."""
+    used = {name: value for name, value in config.items() if name != "retrain" or config.get("task") == "retrain"}
+    return sorted(f"{key}={'null' if value is None else value}" for key, value in leaves(used))
 
 
 def duration(seconds: float) -> str:

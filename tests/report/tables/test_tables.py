@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropsearch.core.records import ComparisonMetric, Confirmed, Site
-from dropsearch.report.numbers import points, probability, shorten
+from dropsearch.core.records import Claim, ComparisonMetric, Confirmed, Interval, Site
+from dropsearch.report.markdown import markdown
+from dropsearch.report.numbers import EMPTY, Scale, loss, points, probability, shorten
 from dropsearch.report.tables.arms import arms_table, differences_table, params_table, rates_table, tables
-from dropsearch.report.tables.evidence import contrasts_table
+from dropsearch.report.tables.evidence import claim_number, claims_table, contrasts_table
 from dropsearch.report.tables.table import Table
 from dropsearch.report.terminal import closing
+from dropsearch.report.text.contents import settings
 from dropsearch.report.text.contrast_phrases import of_different_models
 
 ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
@@ -199,3 +201,72 @@ def test_the_only_difference_of_two_models_stays_whatever_arms_have_them(make):
     for planned, left in ((pairs[:2], pairs[1:2]), (pairs, pairs[1:2]), (pairs[:1], [])):
         found = of_different_models(twins, [replace(first, a=a, b=b) for a, b in planned])
         assert [(each.a, each.b) for each in found] == left
+
+
+def claimed(answer, mean, low=math.nan, high=math.nan):
+    return Claim("rates", "Typical rates do", answer, "share, dropout", Interval(mean, low, high), "Because.")
+
+
+def test_no_table_has_a_row_of_dashes(make):
+    measured = make.with_evidence()
+    claims = (*measured.evidence.claims, claimed("not measured", math.nan), claimed("not measured", 0.25))
+    summary = replace(measured, evidence=replace(measured.evidence, claims=claims))
+    rows = [row for table in tables(summary) for row in table.rows]
+    assert len(rows) > 10
+    assert not [row for row in rows if EMPTY in row[-2:] or not any(each.strip("- ") for each in row[1:])]
+    assert [row[-1] for row in claims_table(summary).rows] == ["-0.07 (-0.09 to -0.05) nats", "0.25"]
+    assert markdown(summary).count("**not measured**") == 2
+
+
+@pytest.mark.parametrize(
+    ("claim", "text"),
+    [
+        (claimed("not measured", 0.0), "0"),
+        (claimed("not measured", 0.5), "0.5"),
+        (claimed("undecided", 0.0), "0"),
+        (claimed("undecided", 0.0, -0.01, 0.02), "0 (-0.01 to +0.02)"),
+        (claimed("held", 0.5, 0.25, 0.75), "+0.5 (+0.25 to +0.75)"),
+    ],
+)
+def test_a_share_has_no_sign_and_zero_has_none(claim, text):
+    assert claim_number(claim) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (loss(0.0, sign=True), "0.0000"),
+        (loss(-0.0), "0.0000"),
+        (loss(0.25, sign=True), "+0.2500"),
+        (points(0.00004), "0.00"),
+    ],
+)
+def test_what_rounds_to_nothing_has_no_sign(text, shown):
+    assert text == shown
+
+
+def test_a_short_interval_has_the_decimals_that_show_it():
+    """A difference of a few of a million test examples may be shown."""
+    scale, difference = Scale(ComparisonMetric()), Interval(3.2e-5, 1.1e-5, 5.4e-5)
+    assert scale.sizes(difference) == ["0.0032", "0.0011", "0.0054"]
+    assert scale.differences(difference) == ["+0.0032", "+0.0011", "+0.0054"]
+    assert scale.differences(Interval(0.012, -0.004, 0.03)) == ["+1.20", "-0.40", "+3.00"]
+    assert scale.differences(Interval(0.5, 0.5, 0.5)) == ["+50.00"] * 3
+
+
+def test_the_figure_of_differences_has_the_rows_of_the_table(make):
+    from dropsearch.report.figures.differences import differences
+
+    summary = make.with_evidence()
+    same = replace(summary.arms["dropout"], winner=replace(summary.arms["none"].winner, owner="none"))
+    twins = replace(summary, arms={**summary.arms, "dropout": same})
+    drawn = differences(twins)
+    assert drawn is not None
+    labels = [label.get_text() for label in drawn.panels[0].get_yticklabels()]
+    assert [label.replace("\N{MINUS SIGN}", "-") for label in labels] == [r[0] for r in differences_table(twins).rows]
+
+
+def test_the_configuration_shows_retraining_only_where_it_is_the_task():
+    config = {"task": "search", "seed": 0, "retrain": {"arm": "", "lr": 0.001}}
+    assert settings(config) == ["seed=0", "task=search"]
+    assert "retrain.lr=0.001" in settings({**config, "task": "retrain"})
