@@ -84,7 +84,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "search":
-        from dropsearch.core.extras import require
+        from dropsearch.core.errors import require
 
         require("dropsearch.search", "search", "report")
     return getattr(import_module(_MODULE_OF[name]), name)

@@ -8,8 +8,7 @@ import sys
 
 from dropsearch import __version__
 from dropsearch.core.environment import TolerantStream, prepare_environment
-from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED
-from dropsearch.core.extras import MissingExtraError, require
+from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED, MissingExtraError, require
 from dropsearch.core.printable import tell
 
 

@@ -9,17 +9,16 @@ from contextlib import ExitStack
 import hydra
 from omegaconf import DictConfig
 
+from dropsearch.config.command_line import check_options, option_errors, with_user_targets
 from dropsearch.config.compose import register_schemas, typed
 from dropsearch.config.messages import ConfigurationErrors, conf_folder, one_line
-from dropsearch.config.options import check_options, option_errors
 from dropsearch.config.params import with_params
-from dropsearch.config.user_targets import with_user_targets
+from dropsearch.core.environment import one_run
 from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED, InputError, RunError
-from dropsearch.core.one_run import one_run
 from dropsearch.core.preparation import preparing
 from dropsearch.core.printable import one_line as printable_line
 from dropsearch.core.printable import tell
-from dropsearch.core.processor_use import Stopwatch
+from dropsearch.core.processes import Stopwatch
 
 
 def _run(raw: DictConfig, watch: Stopwatch) -> int:

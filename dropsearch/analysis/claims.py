@@ -18,8 +18,7 @@ from dropsearch.analysis.claim_rules import (
 )
 from dropsearch.analysis.score_claims import batchnorm, rates
 from dropsearch.core.records import Claim, Evidence, Summary, arm_title
-from dropsearch.stats.hodges_lehmann import paired_difference
-from dropsearch.stats.paired_tests import holm, wilcoxon_exact
+from dropsearch.stats.paired_tests import holm, paired_difference, wilcoxon_exact
 from dropsearch.stats.shown import shown_side
 
 WITH_AND_WITHOUT = (("dropout", "none"), ("both", "batchnorm"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from dropsearch.config.options import set_keys
+from dropsearch.config.command_line import set_keys
 from dropsearch.core.errors import InputError
 
 DECIDES: Mapping[str, tuple[str, ...]] = {

@@ -11,8 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from dropsearch.core.errors import InputError
-from dropsearch.core.extras import require
+from dropsearch.core.errors import InputError, require
 from dropsearch.core.printable import printable
 from dropsearch.core.records import EpochMetrics, Summary, best_arm
 from dropsearch.report.markdown import answer_blocks

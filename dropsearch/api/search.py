@@ -29,8 +29,8 @@ from dropsearch.api.result import SearchResult
 from dropsearch.config.check import check
 from dropsearch.config.compose import compose_overrides, expand_homes
 from dropsearch.config.schema import DEFAULT_ARMS, Config, SitesConfig
+from dropsearch.core.environment import one_run
 from dropsearch.core.errors import InputError
-from dropsearch.core.one_run import one_run
 from dropsearch.datasets.given_loaders import GivenLoaders
 
 _PLACEHOLDER = "python"
@@ -198,7 +198,7 @@ def search(
 
     # torch, lightning and optuna take seconds to import, so arguments are checked first.
     from dropsearch.core.environment import each_warning_once
-    from dropsearch.experiment.insertion import where_of
+    from dropsearch.experiment.module_builder import where_of
     from dropsearch.experiment.preflight import check_prerequisites
     from dropsearch.experiment.tasks.search import searched
 

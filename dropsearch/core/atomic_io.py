@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dropsearch.core.process_id import GONE, started
+from dropsearch.core.processes import GONE, started
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
-from dropsearch.core.process_id import is_dead, this_process
+from dropsearch.core.processes import is_dead, this_process
 
 _PREFIX, _FIRST = ".crash-", "Fatal Python error: "
 

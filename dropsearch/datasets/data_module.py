@@ -16,9 +16,8 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.catalogue import DATA_SETS, DataSet, describe
 from dropsearch.datasets.loaders import TensorLoader
-from dropsearch.datasets.raw_data import read_raw_data
+from dropsearch.datasets.raw_data import read_raw_data, scale_of
 from dropsearch.datasets.splits import EVAL_BATCH, Splits, TensorSplit, split
-from dropsearch.datasets.standardization import scale_of
 
 __all__ = ["DATA_SETS", "DataSet", "TensorDataModule"]
 

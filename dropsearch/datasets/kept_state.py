@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dropsearch.core.user_errors import LIBRARIES
-from dropsearch.datasets.batch_digest import digest
+from dropsearch.datasets.data_digest import digest
 
 MOST_PARTS = 50_000
 """Values that are looked at."""

@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
 from dropsearch._compat.data_loaders import lend_workers, mode_of, reads_as_torch_does, without_iterator
-from dropsearch.datasets.batch_digest import digest
 from dropsearch.datasets.batch_reader import BatchReader, Stream
+from dropsearch.datasets.data_digest import digest
 from dropsearch.datasets.keyed_random import BatchKey, GeneratorsKept, generators_in, reseed
 
 

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import place_of_class, place_of_method
-from dropsearch.datasets.batch_hooks import BatchHooks
 from dropsearch.datasets.given_loaders import GivenLoaders, prepared
 from dropsearch.datasets.keyed_loader import can_be_keyed, is_indexed, is_random, is_repeatable, keyed, keying_of
 from dropsearch.datasets.shared_examples import share_of_equal_examples
@@ -25,11 +24,9 @@ from dropsearch.datasets.user_loaders import (
     length,
     number_of_batches,
     reordered,
-    rows_of,
 )
-from dropsearch.datasets.user_parts import UserParts
-from dropsearch.datasets.user_rows import UserDataLockstep, UserDataRows
-from dropsearch.datasets.user_tensors import Examples
+from dropsearch.datasets.user_parts import BatchHooks, UserParts
+from dropsearch.datasets.user_rows import Examples, UserDataLockstep, UserDataRows, rows_of
 
 PART_SHARE = 8
 """The train loss with dropout off is measured on one of so many parts of the training set."""

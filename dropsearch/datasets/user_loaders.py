@@ -1,4 +1,4 @@
-"""Loaders derived from a user's loader: another order, a part of it, or its examples as tensors."""
+"""Loaders derived from a user's loader: another order, a part of it, or groups of its examples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from dropsearch.core.batches import mapped
 from dropsearch.datasets.batch_reader import options_of
 from dropsearch.datasets.keyed_loader import keyed
 from dropsearch.datasets.loaders import SeededSampler
-from dropsearch.datasets.user_tensors import Examples, in_memory
 
 
 def each_loader(given: Any) -> list[Any]:
@@ -87,24 +86,6 @@ class OnDevice:
         return iter(self._cached)
 
 
-def rows_of(loader: Any) -> tuple[Examples | None, str]:
-    """Return the training set as tensors, or None and the reason why that is not possible."""
-    if type(loader) is not DataLoader:
-        kind = f"{type(loader).__module__}.{type(loader).__qualname__}"
-        owner = "a subclass of torch's DataLoader" if isinstance(loader, DataLoader) else "not a DataLoader of torch"
-        return None, f"the training batches come from a {kind}, which is {owner}"
-    if isinstance(loader.dataset, IterableDataset):
-        return None, "the training set is an IterableDataset, whose order cannot be controlled"
-    if loader.batch_size is None or type(loader.sampler) not in (RandomSampler, SequentialSampler):
-        sampler = loader.batch_sampler if loader.batch_size is None else loader.sampler
-        return None, f"the training loader has a custom sampler ({type(sampler).__name__})"
-    if isinstance(loader.sampler, RandomSampler) and loader.sampler.replacement:
-        return None, "the training set is sampled with replacement"
-    if not covers(loader.sampler, loader.dataset):
-        return None, "the sampler of the training loader covers only a part of the training set, or another data set"
-    return in_memory(loader)
-
-
 def covers(sampler: Any, dataset: Any) -> bool:
     """Return whether a sampler of torch yields each example of a data set once per epoch."""
     return (
@@ -168,3 +149,70 @@ def examples(loader: Any) -> int:
         return len(loader.dataset)
     except (AttributeError, TypeError):
         return 0
+
+
+MOST, FEWEST = 25, 6
+"""Number of groups; with fewer, the variance between examples cannot be estimated."""
+
+
+class ExampleGroups:
+    """The examples of a loader in groups of equal size, or its batches if examples cannot be indexed.
+
+    `pick` returns a loader of the units (examples or batches) with the given ascending indices.
+    """
+
+    def __init__(self, units: int, pick: Callable[[list[int]], Any]) -> None:
+        count = min(MOST, units)
+        order = torch.randperm(units, generator=torch.Generator().manual_seed(0)).tolist()
+        self._groups = [sorted(order[group::count]) for group in range(count)]
+        self._pick = pick
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of units of each group."""
+        return [len(group) for group in self._groups]
+
+    def only(self, group: int) -> Any:
+        """Return a loader of one group."""
+        return self._pick(self._groups[group])
+
+    def without(self, group: int) -> Any:
+        """Return a loader of all other groups."""
+        return self._pick(sorted(unit for other in self._groups if other is not self._groups[group] for unit in other))
+
+
+def example_groups(loader: Any) -> ExampleGroups | None:
+    """Return the groups of a loader's examples, or None if it has fewer than `FEWEST` examples or batches."""
+    if _is_indexed(loader):
+        units = len(loader.dataset)
+        pick: Callable[[list[int]], Any] = lambda chosen: copied(  # noqa: E731
+            loader, sampler=chosen, drop_last=False, num_workers=0
+        )
+    else:
+        units = sum(1 for _ in loader)
+        pick = lambda chosen: _Batches(loader, frozenset(chosen))  # noqa: E731
+    return ExampleGroups(units, pick) if units >= FEWEST else None
+
+
+def _is_indexed(loader: Any) -> bool:
+    return (
+        type(loader) is DataLoader
+        and not isinstance(loader.dataset, IterableDataset)
+        and loader.batch_size is not None
+        and hasattr(loader.sampler, "data_source")
+        and covers(loader.sampler, loader.dataset)
+    )
+
+
+class _Batches:
+    def __init__(self, loader: Any, chosen: frozenset[int]) -> None:
+        self._loader, self._chosen = loader, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (batch for index, batch in enumerate(self._loader) if index in self._chosen)

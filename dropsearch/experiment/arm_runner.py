@@ -17,9 +17,8 @@ from dropsearch.experiment.engines import most_at_once
 from dropsearch.experiment.studies import ArmStudies
 from dropsearch.experiment.watchdog import HeardFeed, Watchdog
 from dropsearch.experiment.winner_tests import WinnerTests, unfinished
-from dropsearch.study.feeds import StudyFeed, may_succeed, release_invalid
-from dropsearch.study.leases import heartbeat
-from dropsearch.study.retraining_feeds import ConfirmFeed
+from dropsearch.study.feeds import ConfirmFeed, StudyFeed, may_succeed, release_invalid
+from dropsearch.study.known_trials import heartbeat
 from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.selection import (
     best_configurations,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from dropsearch.config.plain import plain
+from dropsearch.config.plain import plain, without_secrets
 from dropsearch.config.schema import REFERENCE, Config, OptimizerConfig, arguments, is_from_python, takes_optimizer
 from dropsearch.core.atomic_io import atomic_write, atomic_write_text
 from dropsearch.core.errors import InputError
@@ -25,7 +25,6 @@ from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.checkpoints import kept_checkpoint, verified_content
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.experiment.secret_values import without_secrets
 from dropsearch.experiment.winning_module import load_winner
 from dropsearch.report.figures.registry import write_figures
 from dropsearch.report.html.page import write_page

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,10 @@ import torch
 
 from dropsearch.config.check import remember
 from dropsearch.config.params import ranges
-from dropsearch.config.schema import Config
+from dropsearch.config.schema import Config, TrackingConfig
 from dropsearch.core.errors import InputError
 from dropsearch.core.printable import tell
-from dropsearch.core.processor_use import cores
+from dropsearch.core.processes import cores
 from dropsearch.core.records import ARMS, Monitor, Range, Site, TrialResult, TrialSpec
 from dropsearch.dropout.site_kinds import with_kinds
 from dropsearch.experiment import build
@@ -23,10 +25,9 @@ from dropsearch.experiment.build import Source
 from dropsearch.experiment.checkpoints import read_weights
 from dropsearch.experiment.dropout_check import STEPS, RateCheck, check_rates
 from dropsearch.experiment.params import check_sites
-from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.user_module import TrialModules
 from dropsearch.experiment.warm_start import warm_started
-from dropsearch.experiment.worker_config import alone, unsafe_threads
+from dropsearch.experiment.watchdog import named_if_still
 from dropsearch.study.search_space import SpaceSettings
 from dropsearch.training.adapters.probe import trained_for
 from dropsearch.training.crews import pickled
@@ -229,3 +230,35 @@ def _as_many_as_help(config: Config, device: torch.device, settings: TrainerSett
     if device.type == "cuda":
         return torch.cuda.device_count()
     return cores() if config.engine.name != "sequential" and can_fork() else 1
+
+
+_HARMLESS = ("tqdm", "ipykernel", "IPython", "zmq", "debugpy", "_pydevd_bundle", "dropsearch", "execnet")
+"""Packages whose threads hold no locks that a fork would copy."""
+_NOTEBOOKS = ("IOPub", "Control", "CONTROL", "Subshell", "SHELL", "Dummy-")
+
+
+def alone(config: Config) -> Config:
+    """Return the configuration of a single worker of this run, with the same folders."""
+    own = copy.copy(config)
+    own.budget = None
+    own.task, own.output_dir = "work", str(Path(config.output_dir).absolute())
+    own.engine, own.cluster = copy.copy(config.engine), copy.copy(config.cluster)
+    own.engine.processes, own.engine.devices, own.cluster.name = "1", "auto", "none"
+    own.tracking = TrackingConfig(name="none")  # a logger from Python stays in this process
+    own.study = copy.copy(config.study)
+    own.study.storage = None  # workers do not use the storage, which cannot be pickled
+    own.study.warm_start = None
+    return own
+
+
+def unsafe_threads(alive: Iterable[threading.Thread] = ()) -> tuple[str, ...]:
+    """Return the names of threads that make forking unsafe: the user's, or those of a compiler.
+
+    A fork copies only the calling thread, but also locks held by other threads, which are then never released.
+    """
+    found = [each for each in alive or threading.enumerate() if each is not threading.main_thread()]
+    return tuple(each.name for each in found if not _is_harmless(each))
+
+
+def _is_harmless(thread: threading.Thread) -> bool:
+    return type(thread).__module__.startswith(_HARMLESS) or thread.name.startswith((*_NOTEBOOKS, "dropsearch"))

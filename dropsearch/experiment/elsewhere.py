@@ -12,12 +12,11 @@ import torch
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
-from dropsearch.core.processor_use import cores
+from dropsearch.core.processes import cores
 from dropsearch.experiment import engines
 from dropsearch.experiment.build import Source, data_source
 from dropsearch.experiment.checkpoints import checkpoint_path
-from dropsearch.experiment.context import ExperimentContext, build_context
-from dropsearch.experiment.worker_config import alone
+from dropsearch.experiment.context import ExperimentContext, alone, build_context
 from dropsearch.training.crews import SpawnedCrew
 from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.planning.plan import Plan

@@ -15,7 +15,7 @@ from dropsearch.core.global_state import changed, torch_threads
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import alike_in_rows, never_alike, programs
-from dropsearch.experiment.standstill import named_if_still
+from dropsearch.experiment.watchdog import named_if_still
 from dropsearch.study.selection import retrained_at_once
 from dropsearch.training.engines import ENGINES, InProcessEngine
 from dropsearch.training.multiprocess import ProcessEngine

@@ -13,13 +13,13 @@ import torch
 
 from dropsearch.config.schema import Config
 from dropsearch.core.global_state import torch_threads
-from dropsearch.core.processor_use import cores
+from dropsearch.core.processes import cores
 from dropsearch.core.records import TrialSpec
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.pilot import StepTimes, pilot_specs
-from dropsearch.experiment.standstill import named_if_still
+from dropsearch.experiment.watchdog import named_if_still
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine, GivenTrials
 from dropsearch.training.trainers import batches_in

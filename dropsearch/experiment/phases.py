@@ -12,7 +12,7 @@ from dropsearch.core.records import ARMS, ArmOutcome, Confirmed, TrialPhase, Tri
 from dropsearch.experiment.arm_runner import ArmRunner, Watch
 from dropsearch.experiment.studies import ArmStudies
 from dropsearch.stats.comparisons import contrasted
-from dropsearch.study.retraining_feeds import VariationFeed, trial_keys
+from dropsearch.study.feeds import VariationFeed, trial_keys
 from dropsearch.study.retrainings import RETRAININGS, Variations
 
 

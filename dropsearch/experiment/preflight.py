@@ -9,8 +9,7 @@ from pathlib import Path
 
 from dropsearch._compat.database_urls import is_same_database
 from dropsearch.config.schema import Config
-from dropsearch.core.errors import InputError, RunError
-from dropsearch.core.extras import require
+from dropsearch.core.errors import InputError, RunError, require
 from dropsearch.core.printable import masked
 from dropsearch.study.storage import check_storage
 from dropsearch.tracking import check_extras, tracker_names

@@ -17,10 +17,9 @@ from typing import Any
 
 import dropsearch
 from dropsearch._compat.database_urls import sqlite_file, sqlite_url
-from dropsearch.config.plain import plain
+from dropsearch.config.plain import plain, secret_reference
 from dropsearch.config.schema import Config, is_from_python
 from dropsearch.core.printable import MASK, holds_secret, masked, masked_values
-from dropsearch.experiment.secret_values import secret_reference
 
 _PACKAGES = ("torch", "lightning", "optuna", "hydra-core", "mlflow", "numpy", "scipy", "scikit-learn")
 

@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from dropsearch.config.budget import parsed
 from dropsearch.core.errors import InputError
 from dropsearch.core.preparation import preparing
-from dropsearch.core.processor_use import Stopwatch, slowness
+from dropsearch.core.processes import Stopwatch, slowness
 from dropsearch.core.records import ArmOutcome, ComparisonMetric, TrialPhase
 from dropsearch.experiment.allocation import Costs, enough
 from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.budget import BudgetedTraining
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.experiment.evidence_pace import evidence_pace
 from dropsearch.experiment.paces import REPORT_SECONDS, TEST_SHARE, TRACKING_SECONDS, Pace, searched_share
-from dropsearch.experiment.pilot import pilots
+from dropsearch.experiment.pilot import evidence_pace, pilots
 from dropsearch.experiment.winners import measuring_threads
 from dropsearch.report.numbers import Scale
 from dropsearch.stats.comparisons import planned_contrasts

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dropsearch.core.preparation import preparing, redraws
 from dropsearch.core.records import ArmOutcome, TrialPhase
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.experiment.evidence_pace import evidence_pace
 from dropsearch.experiment.paces import (
     REPORT_SECONDS,
     TEST_SHARE,
@@ -20,7 +19,7 @@ from dropsearch.experiment.paces import (
     searched_share,
     waves,
 )
-from dropsearch.experiment.pilot import pilots
+from dropsearch.experiment.pilot import evidence_pace, pilots
 from dropsearch.experiment.studies import ArmStudies
 from dropsearch.experiment.winners import measuring_threads
 from dropsearch.report.figures.registry import FIGURES

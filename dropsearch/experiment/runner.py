@@ -10,7 +10,7 @@ from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import first_cause
 from dropsearch.core.preparation import preparing
 from dropsearch.core.printable import tell
-from dropsearch.core.processor_use import Stopwatch
+from dropsearch.core.processes import Stopwatch
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.arm_runner import ArmRunner
@@ -26,8 +26,8 @@ from dropsearch.experiment.provenance import commands, git_state, shown_config, 
 from dropsearch.experiment.run_budget import RunBudget
 from dropsearch.experiment.run_header import notes, run_header
 from dropsearch.experiment.run_progress import run_progress, winners_count
-from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.studies import arm_studies, mark_folder
+from dropsearch.experiment.watchdog import named_if_still
 from dropsearch.experiment.watched_feed import TrackedFeed
 from dropsearch.experiment.winner_tests import TestSetError
 from dropsearch.experiment.winners import measuring_threads

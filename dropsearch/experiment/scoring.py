@@ -23,7 +23,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import seeded
 from dropsearch.core.records import ComparisonMetric, Monitor
 from dropsearch.core.user_errors import described
-from dropsearch.datasets.example_groups import example_groups
+from dropsearch.datasets.user_loaders import example_groups
 from dropsearch.datasets.user_parts import defines
 from dropsearch.experiment.build import Source
 from dropsearch.training.epoch_metrics import loader_of

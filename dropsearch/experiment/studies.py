@@ -16,14 +16,13 @@ from dropsearch.core.printable import comparable_values
 from dropsearch.core.records import ARMS, Arm, TrialPhase, TrialResult
 from dropsearch.core.records.arms import typical_rates
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.study.fingerprints import CODE
 from dropsearch.study.pruners import make_pruner
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.samplers import sampler_factory
 from dropsearch.study.search_space import Space
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.store import StudyStore
-from dropsearch.study.studies import check_studies, identity
+from dropsearch.study.studies import CODE, check_studies, identity
 from dropsearch.study.warm_start import NOTE
 
 

@@ -29,7 +29,7 @@ from dropsearch.core.source_code import (
     short,
 )
 from dropsearch.core.user_errors import LIBRARIES
-from dropsearch.datasets.batch_digest import PLACES
+from dropsearch.datasets.data_digest import PLACES
 from dropsearch.datasets.kept_state import attributes
 
 MOST_PARTS = 20_000

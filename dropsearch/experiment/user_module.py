@@ -30,7 +30,7 @@ from dropsearch.experiment.scoring import (
 from dropsearch.experiment.targets import check_names, is_plain
 from dropsearch.experiment.user_code import code_digests
 from dropsearch.report.numbers import shorten
-from dropsearch.stats.hodges_lehmann import FEWEST_PAIRS
+from dropsearch.stats.paired_tests import FEWEST_PAIRS
 from dropsearch.training.adapters.absent_sites import absent_sites, describe, describe_rates, rates_set_by
 from dropsearch.training.adapters.hyperparameters import Route, routes
 from dropsearch.training.adapters.layers import weights_at_start, with_layers

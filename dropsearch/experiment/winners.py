@@ -14,7 +14,7 @@ from torch import Tensor
 from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, Settings, TrainedModel
 from dropsearch.core.errors import InputError, first_cause
 from dropsearch.core.global_state import torch_threads
-from dropsearch.core.processor_use import cores
+from dropsearch.core.processes import cores
 from dropsearch.core.records import TrialResult, TrialSpec
 from dropsearch.core.seeds import derived_seed
 from dropsearch.experiment.context import ExperimentContext

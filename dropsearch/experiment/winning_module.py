@@ -11,15 +11,14 @@ from typing import Any
 
 import torch
 
+from dropsearch.config.plain import secret_variable
 from dropsearch.config.schema import REFERENCE, SitesConfig
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import reseeding_follows, seeded
 from dropsearch.core.printable import MASK
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.core.user_errors import described
-from dropsearch.experiment.insertion import apply, where_of
-from dropsearch.experiment.module_builder import below
-from dropsearch.experiment.secret_values import secret_variable
+from dropsearch.experiment.module_builder import apply, below, where_of
 from dropsearch.experiment.targets import imported, instantiated, made_arguments, required, takes_rates
 from dropsearch.training.adapters.hyperparameters import accepted, arguments_of, routes
 from dropsearch.training.adapters.layers import builds_in_hooks

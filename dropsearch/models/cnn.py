@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, get_args
 from torch import Tensor, nn
 
 from dropsearch.core.constraints import Constraint
-from dropsearch.models.input_shape import Layout
 from dropsearch.models.layers import (
     ACTIVATIONS,
     Activation,
@@ -24,7 +23,7 @@ from dropsearch.models.layers import (
     dense,
     needs_bias,
 )
-from dropsearch.models.network import Network, Rates
+from dropsearch.models.network import Layout, Network, Rates
 
 DropoutUnit = Literal["element", "channel"]
 

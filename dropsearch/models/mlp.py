@@ -8,9 +8,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from dropsearch.models.input_shape import Layout
 from dropsearch.models.layers import Activation, Flag, Norm, Width, Widths, dense
-from dropsearch.models.network import Network, Rates
+from dropsearch.models.network import Layout, Network, Rates
 
 
 class MLP(Network):

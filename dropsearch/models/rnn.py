@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch.core.constraints import Constraint
-from dropsearch.models.input_shape import Layout, as_steps, at_least_one, real_steps
 from dropsearch.models.layers import Depth, Flag, Norm, Width, make_norm, make_step_norm, normalize
-from dropsearch.models.network import Network, Rates
+from dropsearch.models.network import Layout, Network, Rates, as_steps, at_least_one, real_steps
 
 Cell = Literal["lstm", "gru"]
 Mask = Literal["sequence", "step"]

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropsearch.core.constraints import Constraint
-from dropsearch.models.input_shape import Layout, as_steps, at_least_one, real_steps
 from dropsearch.models.layers import ACTIVATIONS, Activation, Depth, Flag, Norm, Width, make_step_norm, normalize
-from dropsearch.models.network import Network, Rates
+from dropsearch.models.network import Layout, Network, Rates, as_steps, at_least_one, real_steps
 
 
 class Transformer(Network):

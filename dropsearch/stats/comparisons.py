@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dropsearch.core.records import ArmEvidence, ArmOutcome, Comparison, ComparisonMetric, Interval
-from dropsearch.stats.crossed import crossed_difference
-from dropsearch.stats.hodges_lehmann import paired_difference
-from dropsearch.stats.paired_tests import holm, superiority, wilcoxon_exact
+from dropsearch.stats.intervals import crossed_difference
+from dropsearch.stats.paired_tests import holm, paired_difference, superiority, wilcoxon_exact
 
 ORDER = ("none", "typical", "dropout_shared", "dropout", "batchnorm", "both")
 """All arms in the order in which they are subtracted: a contrast is the later arm minus the earlier one."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from dropsearch._compat.optuna_bulk import Ending
-from dropsearch.core import process_id
+from dropsearch.core import processes
 from dropsearch.core.printable import tell
 from dropsearch.core.records import TrialPhase, TrialResult
 from dropsearch.study import trial_entry
@@ -76,7 +76,7 @@ class Abandoned:
 
     def _is_gone(self, owner: str) -> bool:
         # A running trial of this process that it does not train is lost.
-        return owner == process_id.this_process() or self._known.is_gone(owner)
+        return owner == processes.this_process() or self._known.is_gone(owner)
 
     def _settle_crash(self, lost: Sequence[FrozenTrial], crash: str, failed: Failed) -> None:
         """Fail the trial that crashed its process; if there were several, mark each to be trained alone."""

@@ -4,19 +4,87 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError  # comes with optuna
 
-from dropsearch.core import process_id
+from dropsearch.core import processes
 from dropsearch.core.records import INTERRUPTED, TrialPhase
-from dropsearch.study import leases, trial_entry
+from dropsearch.core.repetition import repeating
+from dropsearch.study import trial_entry
 from dropsearch.study.readable_rates import ReadableRates
 from dropsearch.study.reconnect import patiently
 from dropsearch.study.shadow_study import Shadow
 from dropsearch.study.trial_entry import TrialKey
+
+SILENCE = 90.0
+"""Seconds without a heartbeat after which a process on another machine counts as dead."""
+LONGEST_LOOK = 15.0
+"""Maximum number of seconds of silence that one read adds, since this process itself may have been suspended."""
+FLUSH = 20.0
+"""Seconds between heartbeats, which are written with the curves of running trials."""
+LATE = 1.5 * FLUSH
+"""Seconds after which the heartbeat thread writes instead, because training is in a long step."""
+_LEASE = "lease."
+"""Prefix of the study's heartbeat attributes."""
+
+
+def sign() -> dict[str, Any]:
+    """Return a new heartbeat of this process as an attribute of the study."""
+    return {f"{_LEASE}{processes.this_process()}": round(time.time())}
+
+
+def signs(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the last heartbeat of each process from the attributes of the study."""
+    return {name.removeprefix(_LEASE): sign for name, sign in attrs.items() if name.startswith(_LEASE)}
+
+
+class Silence:
+    """Time without heartbeats of other processes, measured by this process's clock."""
+
+    def __init__(self) -> None:
+        self._signs: dict[str, Any] = {}
+        self._seconds: dict[str, float] = {}
+        self._looked = time.monotonic()
+
+    def look(self, signs: Mapping[str, Any], owners: Iterable[str]) -> None:
+        """Update with the last heartbeats by process.
+
+        Args:
+            signs: Values that change with each heartbeat.
+        """
+        now = time.monotonic()
+        passed, self._looked = min(now - self._looked, LONGEST_LOOK), now
+        before, self._seconds = self._seconds, {}
+        for owner in owners:
+            is_same = owner in before and self._signs.get(owner) == signs.get(owner)
+            self._seconds[owner] = before[owner] + passed if is_same else 0.0
+        self._signs = {owner: signs.get(owner) for owner in self._seconds}
+
+    def of(self, owner: str) -> float:
+        """Return how many seconds a process has been silent."""
+        return self._seconds.get(owner, 0.0)
+
+
+@contextmanager
+def heartbeat(renewals: Sequence[Callable[[], None]]) -> Iterator[None]:
+    """Write heartbeats while the context lasts, also during steps that take minutes."""
+
+    def beat() -> None:
+        for renew in renewals:
+            # Training uses the same storage and reports its errors.
+            with suppress(OSError, StorageInternalError, SQLAlchemyError):
+                renew()
+
+    # A storage that does not answer keeps no run from ending.
+    with repeating(beat, LATE / 4, "heartbeat", waits=False):
+        yield
+
 
 FASTER = "another process was faster"
 """Reason of a trial that was withdrawn before its start."""
@@ -74,7 +142,7 @@ class KnownTrials:
         self._interrupted: dict[int, str] = {}
         self._stopped: set[int] = set()
         """The trials whose own result says that they were interrupted."""
-        self._silence = leases.Silence()
+        self._silence = Silence()
         self._looked, self._met = -math.inf, -math.inf
 
     def _do(self, act: Callable[[], _T]) -> _T:
@@ -92,7 +160,7 @@ class KnownTrials:
         # Read after the trials, because an interruption is noted before the trial's state changes.
         attrs = self._do(self._bulk.attrs)
         self._looked = time.monotonic()
-        this = process_id.this_process()
+        this = processes.this_process()
         if any(trial.state == TrialState.RUNNING and trial_entry.owner(trial) != this for trial in trials):
             self._met = self._looked
         before = self._interrupted
@@ -102,7 +170,7 @@ class KnownTrials:
         self.take_in(trials)
         self.take_in([self.seen.get(number) for number in before.keys() ^ self._interrupted if number in self.seen])
         owners = {trial_entry.owner(trial) for trial in self.seen.of(TrialState.RUNNING)}
-        self._silence.look(leases.signs(attrs), owners)
+        self._silence.look(signs(attrs), owners)
 
     def take_in(self, trials: Iterable[FrozenTrial]) -> None:
         """Update the state with trials that were read or written."""
@@ -113,7 +181,7 @@ class KnownTrials:
                 self._stopped.add(trial.number)
             counts = (ended or trial.state == TrialState.RUNNING) and self._counts(trial)
             began = self._interrupted.get(trial.number) != FASTER
-            is_others = ended and counts and trial_entry.owner(trial) != process_id.this_process()
+            is_others = ended and counts and trial_entry.owner(trial) != processes.this_process()
             (self.ended_elsewhere.add if is_others else self.ended_elsewhere.discard)(trial.number)
             self.claims.set(
                 trial.number,
@@ -148,15 +216,15 @@ class KnownTrials:
 
     def is_gone(self, owner: str) -> bool:
         """Return whether a process has ended, or has sent no heartbeat from another machine for `SILENCE` seconds."""
-        if process_id.is_dead(owner):
+        if processes.is_dead(owner):
             return True
-        return not process_id.is_here(owner) and self._silence.of(owner) > leases.SILENCE
+        return not processes.is_here(owner) and self._silence.of(owner) > SILENCE
 
     def is_tracked_by_its_owner(self, trial: FrozenTrial) -> bool:
         """Return whether another living process will write an ended trial to the tracker."""
         owner, ended = trial_entry.owner(trial), trial.datetime_complete
-        if trial.user_attrs.get(trial_entry.WORKER) or owner == process_id.this_process() or ended is None:
+        if trial.user_attrs.get(trial_entry.WORKER) or owner == processes.this_process() or ended is None:
             return False
-        if process_id.is_dead(owner):
+        if processes.is_dead(owner):
             return False
-        return process_id.is_here(owner) or datetime.now(ended.tzinfo) - ended < timedelta(seconds=leases.SILENCE)
+        return processes.is_here(owner) or datetime.now(ended.tzinfo) - ended < timedelta(seconds=SILENCE)

@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dropsearch._compat.optuna_bulk import Ending
 from dropsearch._compat.optuna_writes import bulk
-from dropsearch.core import process_id
+from dropsearch.core import processes
 from dropsearch.core.errors import RunError
 from dropsearch.core.records import EpochMetrics, TrialPhase, TrialResult, TrialSpec
-from dropsearch.study import leases, trial_entry
+from dropsearch.study import known_trials, trial_entry
 from dropsearch.study.abandoned import Abandoned, Failed
 from dropsearch.study.known_trials import FASTER, KnownTrials
 from dropsearch.study.proposals import Proposer, Wish
@@ -64,7 +64,7 @@ class StudyStore:
     ) -> None:
         self.arm, self.repeat = arm, repeat
         self.phase: TrialPhase = phase
-        owner = {trial_entry.OWNER: process_id.this_process()}
+        owner = {trial_entry.OWNER: processes.this_process()}
         self._owned = {**owner, trial_entry.WORKER: True} if only_trains else owner
         with quiet_optuna():
             self.study = open_study(storage, name, fingerprint, pruner, allow_code_changes)
@@ -181,20 +181,20 @@ class StudyStore:
     def show_life(self) -> None:
         """Write a heartbeat and the curves of running trials every `FLUSH` seconds."""
         now = time.monotonic()
-        if not self._open or now - self._flushed < leases.FLUSH:
+        if not self._open or now - self._flushed < known_trials.FLUSH:
             return
         self._flushed = self._signed = now
         unwritten = {number: self._unwritten(number) for number in self._open}
         curves = {self.seen.get(number)._trial_id: curve for number, curve in unwritten.items() if curve}
-        self._do(lambda: self._bulk.write(curves, leases.sign()))
+        self._do(lambda: self._bulk.write(curves, known_trials.sign()))
         for number, curve in unwritten.items():
             self._open[number] |= set(curve)
 
     def renew_late(self) -> None:
         """Write a heartbeat if training has written none for long; thread-safe."""
         now = time.monotonic()
-        if self._open and now - self._signed > leases.LATE:
-            self._bulk.write({}, leases.sign())
+        if self._open and now - self._signed > known_trials.LATE:
+            self._bulk.write({}, known_trials.sign())
             self._signed = now
 
     # -- other processes and abandoned trials

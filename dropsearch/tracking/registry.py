@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dropsearch.core.errors import InputError, close_match
-from dropsearch.core.extras import require
+from dropsearch.core.errors import InputError, close_match, require
 from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
 from dropsearch.tracking.tracker import Tracker
 

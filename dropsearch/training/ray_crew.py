@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dropsearch.core.atomic_io import atomic_write
-from dropsearch.core.errors import InputError
-from dropsearch.core.extras import require
+from dropsearch.core.errors import InputError, require
 from dropsearch.core.user_errors import message_of
 from dropsearch.training.crews import Crew
 from dropsearch.training.multiprocess import CrewEngine

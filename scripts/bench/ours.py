@@ -24,7 +24,7 @@ from processor_seconds import cpu_seconds  # noqa: E402
 from workloads import words  # noqa: E402
 
 from dropsearch.config.compose import compose_overrides  # noqa: E402
-from dropsearch.core.processor_use import Stopwatch  # noqa: E402
+from dropsearch.core.processes import Stopwatch  # noqa: E402
 from dropsearch.core.records import TrialResult  # noqa: E402
 from dropsearch.datasets.data_module import TensorDataModule  # noqa: E402
 from dropsearch.datasets.loaders import TensorLoader  # noqa: E402

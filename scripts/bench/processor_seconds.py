@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 
-from dropsearch.core.processor_use import descendants, processor_time
+from dropsearch.core.processes import descendants, processor_time
 
 
 def cpu_seconds() -> float:

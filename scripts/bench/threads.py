@@ -25,7 +25,7 @@ import torch
 from given_trials import SpecFeed
 
 from dropsearch.config.compose import compose_overrides
-from dropsearch.core.processor_use import cores
+from dropsearch.core.processes import cores
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.layout import described_layout, with_layout

@@ -20,8 +20,8 @@ from section import Section, median_and_range
 from several_processes import our_seconds
 from workloads import overrides
 
+from dropsearch.config.command_line import with_user_targets
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.records import TrialSpec
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import build_context

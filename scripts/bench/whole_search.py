@@ -48,10 +48,10 @@ from processor_seconds import cpu_seconds  # noqa: E402
 from section import median_and_range  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
+from dropsearch.config.command_line import with_user_targets  # noqa: E402
 from dropsearch.config.compose import compose_overrides  # noqa: E402
-from dropsearch.config.user_targets import with_user_targets  # noqa: E402
 from dropsearch.core.global_state import seeded  # noqa: E402
-from dropsearch.core.processor_use import Stopwatch  # noqa: E402
+from dropsearch.core.processes import Stopwatch  # noqa: E402
 from dropsearch.datasets.data_module import TensorDataModule  # noqa: E402
 from dropsearch.experiment import engines  # noqa: E402
 from dropsearch.experiment.context import build_context  # noqa: E402

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from dropsearch.config.user_targets import with_user_targets
+from dropsearch.config.command_line import with_user_targets
 
 DATA_ROOT = os.environ.get("DROPSEARCH_DATA", "data")
 

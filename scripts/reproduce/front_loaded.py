@@ -64,8 +64,8 @@ def equal_tuning(runs: Runs, seeds: Sequence[int], tuning: int) -> None:
 
 def free_search(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Search a rate a layer, and print the rates of the best trials by layer."""
+    from dropsearch.config.command_line import with_user_targets
     from dropsearch.config.compose import compose_overrides
-    from dropsearch.config.user_targets import with_user_targets
     from dropsearch.experiment.tasks.search import searched
 
     config = [

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dropsearch.analysis.measures.protocol import TrainedModel
+from dropsearch.config.command_line import with_user_targets
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import build_context
 from dropsearch.experiment.winners import measurement_data, trained
-from dropsearch.stats.hodges_lehmann import paired_difference
-from dropsearch.stats.paired_tests import wilcoxon_exact
+from dropsearch.stats.paired_tests import paired_difference, wilcoxon_exact
 
 WEIGHT_DECAY = 1e-4
 """Of every training here, with AdamW."""

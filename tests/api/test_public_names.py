@@ -13,7 +13,7 @@ import lightning
 import pytest
 
 import dropsearch
-from dropsearch.core.extras import EXTRAS, MissingExtraError, require
+from dropsearch.core.errors import EXTRAS, MissingExtraError, require
 from dropsearch.models import Classifier, build_net
 from tests.packaging.programs import ROOT
 
@@ -112,7 +112,7 @@ def test_the_command_line_names_the_missing_extra(tmp_path: Path):
 
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("dropsearch.core.extras.find_spec", lambda name: None if name == "mlflow" else name)
+    monkeypatch.setattr("dropsearch.core.errors.find_spec", lambda name: None if name == "mlflow" else name)
     require("dropsearch.search", "search", "report", "data")
     with pytest.raises(MissingExtraError, match=r'tracking=mlflow needs mlflow.*pip install "dropsearch\[mlflow\]"'):
         require("tracking=mlflow", "mlflow")

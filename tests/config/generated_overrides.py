@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from dropsearch.config.command_line import with_user_targets
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.messages import known_keys
-from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import InputError
 from dropsearch.core.printable import one_line as printable_line
 from tests.experiment.forked_runs import TINY, Job, RunForker

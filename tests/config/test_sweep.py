@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dropsearch.config.sweep import check_jobs
+from dropsearch.config.compose import check_jobs
 from dropsearch.core.errors import InputError
 from tests.config.conftest import RawCompose
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dropsearch.datasets.batch_digest import digest
-from dropsearch.datasets.batch_hooks import BatchHooks
+from dropsearch.datasets.data_digest import digest
 from dropsearch.datasets.kept_state import kept_state
+from dropsearch.datasets.user_parts import BatchHooks
 from tests.user_modules.data import Digits, Scaling
 
 LOG = logging.getLogger(__name__)

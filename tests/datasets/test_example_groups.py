@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from dropsearch.datasets.example_groups import FEWEST, MOST, example_groups
+from dropsearch.datasets.user_loaders import FEWEST, MOST, example_groups
 
 
 class Stream(IterableDataset):

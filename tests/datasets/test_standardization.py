@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.preprocessing import StandardScaler
 
-from dropsearch.datasets.standardization import measure
+from dropsearch.datasets.raw_data import measure
 
 
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 3), st.integers(1, 4))))

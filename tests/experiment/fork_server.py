@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 from unittest.mock import patch
 
-from dropsearch.core.processor_use import ProcessorUse, processor_time
+from dropsearch.core.processes import ProcessorUse, processor_time
 from tests.experiment.forked_runs import TINY, Job, rare_garbage
 
 STANDS, WORKS, LOOK = 120.0, 600.0, 1.0

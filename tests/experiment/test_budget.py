@@ -18,7 +18,7 @@ from dropsearch.config.budget import Budget, parsed
 from dropsearch.config.compose import typed
 from dropsearch.config.schema import ConfirmConfig
 from dropsearch.core.errors import InputError
-from dropsearch.core.processor_use import Stopwatch
+from dropsearch.core.processes import Stopwatch
 from dropsearch.core.records import ComparisonMetric
 from dropsearch.experiment import run_budget
 from dropsearch.experiment.allocation import LADDER, Allocation, Costs, choose, in_words

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dropsearch.config.check import remember
-from dropsearch.config.user_targets import with_user_targets
+from dropsearch.config.command_line import with_user_targets
 from dropsearch.core.errors import InputError
 from dropsearch.core.printable import remember_secrets
 from dropsearch.core.records import ARMS, TrialSpec

@@ -13,7 +13,7 @@ import pytest
 
 import dropsearch
 from dropsearch.config.schema import Config
-from dropsearch.experiment import engines, evidence_pace, paces, pilot, run_progress
+from dropsearch.experiment import engines, paces, pilot, run_progress
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import build_context
 from dropsearch.experiment.run_progress import planned_stages
@@ -56,7 +56,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     for name in ("REPORT_SECONDS", "TRACKING_SECONDS"):
         monkeypatch.setattr(run_progress, name, 0.0)
     monkeypatch.setattr(pilot, "PILOT_SECONDS", 1e6)
-    monkeypatch.setattr(evidence_pace, "ONCE_SECONDS", 1e6)
+    monkeypatch.setattr(pilot, "ONCE_SECONDS", 1e6)
     return clock
 
 
@@ -108,7 +108,7 @@ def test_the_estimate_does_not_open_the_test_set(tmp_path: Path, monkeypatch: py
         raise AssertionError("the test set is opened")
 
     monkeypatch.setattr(type(context.source), "test_dataloader", opened)
-    assert evidence_pace.evidence_pace(context, thorough=True) > 0
+    assert pilot.evidence_pace(context, thorough=True) > 0
 
 
 def test_imports_are_no_part_of_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,10 +117,10 @@ def test_imports_are_no_part_of_the_estimate(tmp_path: Path, monkeypatch: pytest
     def measure(_: Any) -> None:
         clock.now += next(seconds)
 
-    monkeypatch.setattr(evidence_pace, "MEASURES", {"slow at first": SimpleNamespace(of_curve=False, measure=measure)})
+    monkeypatch.setattr(pilot, "MEASURES", {"slow at first": SimpleNamespace(of_curve=False, measure=measure)})
     context = build_context(composed(*STUDY, f"output_dir={tmp_path}", "confirm.seeds=20"))
-    assert evidence_pace.evidence_pace(context, clock) == 7
-    assert evidence_pace.evidence_pace(context, clock, thorough=True) == 7
+    assert pilot.evidence_pace(context, clock) == 7
+    assert pilot.evidence_pace(context, clock, thorough=True) == 7
 
 
 def test_a_continued_run_counts_what_remains(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from dropsearch.config.command_line import with_user_targets
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.build import data_source, device
 from tests.experiment.conftest import Cli

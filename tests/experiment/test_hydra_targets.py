@@ -10,8 +10,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from dropsearch.config.command_line import with_user_targets
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.targets import instantiated

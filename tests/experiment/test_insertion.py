@@ -16,7 +16,7 @@ from torch import nn
 import dropsearch
 from dropsearch.api.result import SearchResult
 from dropsearch.core.errors import InputError
-from dropsearch.experiment.insertion import apply, inserted_names
+from dropsearch.experiment.module_builder import apply, inserted_names
 from tests.experiment.conftest import Cli, shell_lines
 from tests.experiment.tasks.test_sites import own, table
 from tests.user_modules import data

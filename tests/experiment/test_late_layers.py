@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dropsearch.config.command_line import with_user_targets
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.user_targets import with_user_targets
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.kept_checks import try_end
 

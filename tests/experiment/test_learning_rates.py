@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 import dropsearch
 from dropsearch.api.arguments import bounds
+from dropsearch.config.command_line import with_user_targets
 from dropsearch.config.compose import compose_overrides, register_schemas, typed
 from dropsearch.config.messages import conf_folder
-from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.records import ARMS
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.params import LearningRates

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dropsearch.core.processor_use import cores
+from dropsearch.core.processes import cores
 from dropsearch.experiment.user_module import TrialModules
 from dropsearch.experiment.winners import measuring_threads
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import dropsearch
+from dropsearch.core.environment import one_run
 from dropsearch.core.errors import InputError
-from dropsearch.core.one_run import one_run
 from dropsearch.core.printable import masked, remember_secrets
 from tests.experiment.conftest import Cli
 from tests.user_modules.data import Digits

@@ -16,11 +16,10 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL, make_url
 
-from dropsearch.config.plain import plain
+from dropsearch.config.plain import plain, without_secrets
 from dropsearch.config.schema import Config
 from dropsearch.experiment.artifacts import best_yaml
 from dropsearch.experiment.provenance import commands
-from dropsearch.experiment.secret_values import without_secrets
 from tests.experiment.conftest import ONE_TRIAL, Cli, composed
 from tests.tracking.mlflow.mlflow_pages import served
 from tests.tracking.tracked_studies import make_result, make_spec

@@ -12,9 +12,9 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 import dropsearch
-from dropsearch.core import processor_use
-from dropsearch.experiment import standstill
-from dropsearch.experiment.standstill import named_if_still
+from dropsearch.core import processes
+from dropsearch.experiment import watchdog
+from dropsearch.experiment.watchdog import named_if_still
 from tests.user_modules import nets
 from tests.user_modules.data import WithTest
 
@@ -24,9 +24,9 @@ Said = Callable[[str], str]
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
     """Wait until the terminal says what matches a pattern, and return what it said; no process does anything."""
-    monkeypatch.setattr(standstill, "LOOK", 0.02)
-    monkeypatch.setattr(standstill, "QUIET", 0.1)
-    monkeypatch.setattr(processor_use, "processor_time", lambda pid: 1.0)
+    monkeypatch.setattr(watchdog, "LOOK", 0.02)
+    monkeypatch.setattr(watchdog, "QUIET", 0.1)
+    monkeypatch.setattr(processes, "processor_time", lambda pid: 1.0)
 
     def wait(pattern: str) -> str:
         until, text = time.monotonic() + 300, capsys.readouterr().err
@@ -39,7 +39,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_step_that_waits_is_named_once(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standstill, "STALL", 0.3)
+    monkeypatch.setattr(watchdog, "STALL", 0.3)
     with named_if_still("reading the data"):
         text = said("has taken .* so far(.|\n)*has taken .* so far")
     assert text.count("reading the data makes no progress: no processor time for 0 s; a data loader, or code") == 1
@@ -47,8 +47,8 @@ def test_a_step_that_waits_is_named_once(said: Said, monkeypatch: pytest.MonkeyP
 
 
 def test_a_step_that_works_is_not_named(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor_use, "processor_time", lambda pid: time.monotonic() * 100)
-    monkeypatch.setattr(standstill, "STALL", 0.3)
+    monkeypatch.setattr(processes, "processor_time", lambda pid: time.monotonic() * 100)
+    monkeypatch.setattr(watchdog, "STALL", 0.3)
     with named_if_still("reading the data"):
         assert "no progress" not in said("so far")
 

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from dropsearch.core import processor_use
-from dropsearch.core.processor_use import descendants, processor_time
+from dropsearch.core.processes import descendants, processor_time
 from dropsearch.core.records import EpochMetrics, TrialResult
-from dropsearch.experiment import standstill, watchdog
+from dropsearch.experiment import watchdog
 from dropsearch.experiment.watchdog import HeardFeed, Watchdog
 from dropsearch.training.multiprocess import ProcessEngine, can_fork
 from tests.training.conftest import Queue, make_specs
@@ -26,7 +25,7 @@ from tests.training.conftest import Queue, make_specs
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr("dropsearch.core.processor_use.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("dropsearch.core.processes.time.monotonic", lambda: now[0])
     return now
 
 
@@ -34,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def used(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds of processor time of every process."""
     seconds = [1.0]
-    monkeypatch.setattr(processor_use, "processor_time", lambda pid: seconds[0])
+    monkeypatch.setattr("dropsearch.core.processes.processor_time", lambda pid: seconds[0])
     return seconds
 
 
@@ -100,7 +99,7 @@ def test_only_the_process_without_progress_is_ended(clock: list[float], monkeypa
     feed = Queue(make_specs("mlp", 2))
     stuck, working = (spec.key for spec in feed.specs)
     processes = Processes(stuck, working)
-    monkeypatch.setattr(processor_use, "processor_time", lambda pid: 1.0 if pid == 4000 else clock[0])
+    monkeypatch.setattr("dropsearch.core.processes.processor_time", lambda pid: 1.0 if pid == 4000 else clock[0])
     dog = Watchdog(processes)
     heard = HeardFeed(feed, dog)
     specs = heard.ask(2)
@@ -114,7 +113,7 @@ def test_only_the_process_without_progress_is_ended(clock: list[float], monkeypa
 
 
 def test_a_process_of_which_nothing_is_known_is_left_alone(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor_use, "processor_time", lambda pid: None)
+    monkeypatch.setattr("dropsearch.core.processes.processor_time", lambda pid: None)
     feed = Queue(make_specs("mlp", 1))
     processes = Processes(feed.specs[0].key)
     dog = Watchdog(processes)
@@ -126,7 +125,7 @@ def test_a_process_of_which_nothing_is_known_is_left_alone(clock: list[float], m
 
 def test_the_line_is_printed_while_trials_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     said = threading.Event()
-    monkeypatch.setattr(standstill, "LOOK", 0.01)
+    monkeypatch.setattr(watchdog, "LOOK", 0.01)
     dog = Watchdog()
     monkeypatch.setattr(dog, "look", lambda: said.set() or [])
     with dog.watching():
@@ -137,7 +136,7 @@ def test_an_error_of_a_look_is_told_once_and_the_next_look_follows(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     looks, enough = [0], threading.Event()
-    monkeypatch.setattr(standstill, "LOOK", 0.01)
+    monkeypatch.setattr(watchdog, "LOOK", 0.01)
     dog = Watchdog()
 
     def look() -> list[str]:
@@ -204,7 +203,7 @@ def test_a_deadlocked_process_is_named_and_its_trial_fails(
 ) -> None:
     monkeypatch.setattr(watchdog, "QUIET", 0.2)
     monkeypatch.setattr(watchdog, "STALL", 0.6)
-    monkeypatch.setattr(standstill, "LOOK", 0.05)
+    monkeypatch.setattr(watchdog, "LOOK", 0.05)
     feed, engine = Queue(make_specs("mlp", 3)), ProcessEngine(Stuck(), 1)
     dog = Watchdog(engine)
     try:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from dropsearch.config.command_line import with_user_targets
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.plain import plain
 from dropsearch.config.schema import Config, arguments
-from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import InputError
 from dropsearch.core.override_text import override
 from dropsearch.core.records import TrialSpec

@@ -13,7 +13,7 @@ import torch
 import dropsearch
 from dropsearch.core.repetition import repeating
 from dropsearch.experiment import context
-from dropsearch.experiment.worker_config import unsafe_threads
+from dropsearch.experiment.context import unsafe_threads
 from tests.experiment.conftest import composed
 from tests.experiment.forked_runs import RunForker
 from tests.user_modules import nets

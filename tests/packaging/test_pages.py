@@ -11,10 +11,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from dropsearch.config.command_line import with_user_targets
 from dropsearch.config.compose import register_schemas, typed
 from dropsearch.config.messages import conf_folder
 from dropsearch.config.params import with_params
-from dropsearch.config.user_targets import with_user_targets
 from tests.packaging.programs import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

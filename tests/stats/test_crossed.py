@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.stats.comparisons import contrasted
-from dropsearch.stats.crossed import crossed_difference
+from dropsearch.stats.intervals import crossed_difference
 from dropsearch.stats.shown import shown_side
 from tests.stats.simulations import LUCK, coverage_over_both, crossed_family_wise_errors
 

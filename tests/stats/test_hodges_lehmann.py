@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dropsearch.stats.hodges_lehmann import paired_difference, walsh_averages
-from dropsearch.stats.paired_tests import wilcoxon_exact
+from dropsearch.stats.paired_tests import paired_difference, walsh_averages, wilcoxon_exact
 from dropsearch.stats.shown import minimum_seeds
 from tests.stats.simulations import interval_coverage, intervals_that_leave_the_data
 

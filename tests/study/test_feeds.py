@@ -17,12 +17,11 @@ import pytest
 from optuna.trial import TrialState
 
 from dropsearch.core.errors import InputError, RunError
-from dropsearch.core.process_id import started
+from dropsearch.core.processes import started
 from dropsearch.core.records import INTERRUPTED, Choice, EpochMetrics, Numbers, TrialResult, TrialSpec
 from dropsearch.core.seeds import confirmation_seeds, trial_seed
 from dropsearch.study import trial_entry
-from dropsearch.study.feeds import may_succeed, release_invalid
-from dropsearch.study.retraining_feeds import ConfirmFeed
+from dropsearch.study.feeds import ConfirmFeed, may_succeed, release_invalid
 from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.selection import best_configurations, confirmed_configurations, planned_retrainings, winner
 from dropsearch.study.storage import open_storage
@@ -43,7 +42,7 @@ def as_parent(monkeypatch: pytest.MonkeyPatch) -> AsParent:
     def other() -> Iterator[None]:
         with monkeypatch.context() as patched:
             name = f"{socket.gethostname()}:{os.getppid()}:{started(os.getppid())}"
-            patched.setattr("dropsearch.core.process_id.this_process", lambda: name)
+            patched.setattr("dropsearch.core.processes.this_process", lambda: name)
             yield
 
     return other
@@ -248,12 +247,12 @@ def test_later_of_two_claims_withdraws(make_store: MakeStore, as_parent: AsParen
 
 def test_silent_remote_process_loses_its_trials(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("dropsearch.core.process_id.this_process", lambda: "elsewhere:1:1")
+        patched.setattr("dropsearch.core.processes.this_process", lambda: "elsewhere:1:1")
         sleeper = make_feed(make_store())
         spec = ask(sleeper)
     feed = make_feed(make_store())
     assert len(work(feed)) == 4
-    monkeypatch.setattr("dropsearch.study.leases.SILENCE", 0.0)
+    monkeypatch.setattr("dropsearch.study.known_trials.SILENCE", 0.0)
     assert [again.seed for again in work(feed)] == [spec.seed]
     with pytest.raises(RunError, match="was ended by another process"):
         sleeper.tell([ended(spec)])

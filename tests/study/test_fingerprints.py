@@ -9,8 +9,7 @@ import pytest
 
 from dropsearch.core.errors import InputError
 from dropsearch.core.printable import remember_secrets
-from dropsearch.study.fingerprints import same
-from dropsearch.study.studies import check_studies, open_study
+from dropsearch.study.studies import check_studies, open_study, same
 
 SECRET = "planted-0815"
 

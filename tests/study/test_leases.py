@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from dropsearch.core.records import EpochMetrics
-from dropsearch.study import leases
-from dropsearch.study.leases import Silence, heartbeat
+from dropsearch.study import known_trials
+from dropsearch.study.known_trials import Silence, heartbeat
 from dropsearch.study.store import StudyStore
 from tests.fake_clock import Clock
 from tests.study.conftest import ask, make_feed
@@ -22,8 +22,8 @@ OTHER = "elsewhere:1:1"
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("dropsearch.study.leases.time.monotonic", clock)
-    monkeypatch.setattr("dropsearch.study.leases.time.time", clock)
+    monkeypatch.setattr("dropsearch.study.known_trials.time.monotonic", clock)
+    monkeypatch.setattr("dropsearch.study.known_trials.time.time", clock)
     return clock
 
 
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], object]:
     def do(act: Callable[[], object]) -> object:
         with monkeypatch.context() as patched:
-            patched.setattr("dropsearch.core.process_id.this_process", lambda: OTHER)
+            patched.setattr("dropsearch.core.processes.this_process", lambda: OTHER)
             return act()
 
     return do
@@ -72,12 +72,12 @@ def test_a_process_that_slept_itself_takes_nothing(clock) -> None:
     silence.look({}, [OTHER])
     clock.now = 5000.0
     silence.look({}, [OTHER])
-    assert silence.of(OTHER) == leases.LONGEST_LOOK
+    assert silence.of(OTHER) == known_trials.LONGEST_LOOK
 
 
 def test_a_step_that_takes_minutes_keeps_its_trials(make_store, monkeypatch) -> None:
     """The training says nothing, and the heartbeat does."""
-    monkeypatch.setattr("dropsearch.study.leases.LATE", 0.02)
+    monkeypatch.setattr("dropsearch.study.known_trials.LATE", 0.02)
     store = make_store()
     ask(make_feed(store))
     until = time.monotonic() + 300
@@ -96,7 +96,7 @@ def test_the_heartbeat_leaves_a_failing_storage_to_the_training(make_store) -> N
         raise OSError(5, "Input/output error")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dropsearch.study.leases.LATE", 0.02)
+        patch.setattr("dropsearch.study.known_trials.LATE", 0.02)
         with heartbeat([renew]):
             assert beats.acquire(timeout=300)
             assert beats.acquire(timeout=300), "it goes on"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.core.records import TrialSpec
-from dropsearch.study.retraining_feeds import trial_keys
+from dropsearch.study.feeds import trial_keys
 from dropsearch.study.retrainings import RETRAININGS, single_sites
 
 

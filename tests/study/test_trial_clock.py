@@ -184,7 +184,7 @@ def test_rows_are_empty_only_where_proposals_wait(tmp_path: Path, waits: bool) -
 
 def test_nothing_waits_for_trials_of_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("dropsearch.core.process_id.this_process", lambda: "elsewhere:1:1")
+        patched.setattr("dropsearch.core.processes.this_process", lambda: "elsewhere:1:1")
         make_feed(tmp_path, "tpe", "median").ask(4)
     ours = make_feed(tmp_path, "tpe", "median")
     assert len(ours.ask(8)) == 8

@@ -12,7 +12,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from dropsearch.config import schema
-from dropsearch.config.user_targets import with_user_targets
+from dropsearch.config.command_line import with_user_targets
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import EpochMetrics, TrialResult
 from dropsearch.tracking import TRACKERS, Tracker, check_extras, make_tracker
@@ -51,7 +51,7 @@ def test_a_list_on_the_command_line_is_a_list_of_names() -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dropsearch.core.extras.find_spec", lambda name: None if name == "wandb" else name)
+    monkeypatch.setattr("dropsearch.core.errors.find_spec", lambda name: None if name == "wandb" else name)
     with pytest.raises(InputError, match=r'^tracking=wandb needs wandb .* pip install "dropsearch\[wandb\]"$'):
         check_extras(["tensorboard", "wandb"])
 

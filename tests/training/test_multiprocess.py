@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from dropsearch.core.errors import RunError
-from dropsearch.core.process_id import GONE, started
+from dropsearch.core.processes import GONE, started
 from dropsearch.core.records import TrialSpec
 from dropsearch.models import Classifier
 from dropsearch.training import multiprocess

@@ -1,7 +1,9 @@
 """Frozen dataclasses that packages exchange; standard library only."""
 
 from dropsearch.core.records.arms import ARMS, Arm, Site, arm_title
-from dropsearch.core.records.evidence import (
+from dropsearch.core.records.outcomes import ArmOutcome, Comparison, Confirmed, Interval, TestScores, best_arm
+from dropsearch.core.records.ranges import Choice, Numbers, Range
+from dropsearch.core.records.summary import (
     Answer,
     ArmEvidence,
     Budget,
@@ -10,13 +12,19 @@ from dropsearch.core.records.evidence import (
     Quantity,
     Response,
     Series,
+    Summary,
     Variation,
 )
-from dropsearch.core.records.metrics import ComparisonMetric, EpochMetrics, Monitor
-from dropsearch.core.records.outcomes import ArmOutcome, Comparison, Confirmed, Interval, TestScores, best_arm
-from dropsearch.core.records.ranges import Choice, Numbers, Range
-from dropsearch.core.records.summary import Summary
-from dropsearch.core.records.trials import INTERRUPTED, State, TrialPhase, TrialResult, TrialSpec
+from dropsearch.core.records.trials import (
+    INTERRUPTED,
+    ComparisonMetric,
+    EpochMetrics,
+    Monitor,
+    State,
+    TrialPhase,
+    TrialResult,
+    TrialSpec,
+)
 
 __all__ = [
     "ARMS",

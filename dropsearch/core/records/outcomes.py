@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dropsearch.core.records.arms import Arm
-from dropsearch.core.records.metrics import ComparisonMetric, Monitor
-from dropsearch.core.records.trials import TrialResult, TrialSpec
+from dropsearch.core.records.trials import ComparisonMetric, Monitor, TrialResult, TrialSpec
 
 
 @dataclass(frozen=True)

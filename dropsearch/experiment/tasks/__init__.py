@@ -6,7 +6,7 @@ from importlib import import_module
 
 from dropsearch.config.schema import Config
 from dropsearch.core.preparation import preparing
-from dropsearch.core.processor_use import Stopwatch
+from dropsearch.core.processes import Stopwatch
 
 TASKS = {
     "search": ("dropsearch.experiment.tasks.search", "search"),

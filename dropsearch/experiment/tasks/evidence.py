@@ -12,7 +12,7 @@ from typing import Any
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
 from dropsearch.core.printable import tell
-from dropsearch.core.processor_use import Stopwatch
+from dropsearch.core.processes import Stopwatch
 from dropsearch.core.records import ARMS, ArmOutcome, Summary
 from dropsearch.experiment import build, engines, phases
 from dropsearch.experiment.build import make_output_folder

@@ -8,7 +8,7 @@ from contextlib import closing as closed
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import FAILED, STOPPED
 from dropsearch.core.preparation import preparing
-from dropsearch.core.processor_use import Stopwatch
+from dropsearch.core.processes import Stopwatch
 from dropsearch.core.records import Summary
 from dropsearch.experiment import build, engines
 from dropsearch.experiment.context import build_context

@@ -14,7 +14,7 @@ from dropsearch.dropout.tools.check import SiteCheck
 from dropsearch.dropout.tools.insert import AFTER_ACTIVATION, suggested_where
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.dropout_check import RateCheck
-from dropsearch.experiment.insertion import inserted_names
+from dropsearch.experiment.module_builder import inserted_names
 from dropsearch.report.terminal import wrapped
 
 _HEAD = ("site", "kind", "rate", "typical", "activations", "met", "searched", "alive", "")

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import STOPPED
-from dropsearch.core.process_id import this_process
+from dropsearch.core.processes import this_process
 from dropsearch.core.records import TrialResult
 from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import ArmRunner

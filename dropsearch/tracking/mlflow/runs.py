@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from dropsearch.core.printable import printable
-from dropsearch.core.process_id import is_dead
+from dropsearch.core.processes import is_dead
 from dropsearch.tracking.mlflow.address import Address
 from dropsearch.tracking.mlflow.payloads import PARAM_LENGTH, TAG_LENGTH, Point, cut, now
 
@@ -51,7 +51,7 @@ class Runs:
     """All runs of one study. Every call names its run; MLflow's active run is not used.
 
     A study is identified by its id, since names on a shared server need not be unique. `owner` is the process that the
-    runs belong to, as returned by `process_id.this_process`.
+    runs belong to, as returned by `processes.this_process`.
     """
 
     def __init__(self, client: MlflowClient, experiment_id: str, study: str, study_id: str, owner: str) -> None:

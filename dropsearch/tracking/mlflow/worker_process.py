@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from dropsearch.core.errors import InputError, first_cause
-from dropsearch.core.process_id import this_process
+from dropsearch.core.processes import this_process
 from dropsearch.tracking.mlflow.address import Address
 
 NICENESS = 10

@@ -15,10 +15,10 @@ from torch import Tensor
 from dropsearch.core.batches import mapped
 from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.core.user_errors import place_of_class
-from dropsearch.datasets.batch_hooks import BatchHooks
 from dropsearch.datasets.given_loaders import prepared
 from dropsearch.datasets.keyed_loader import first_batches, keying_of
 from dropsearch.datasets.loaders import TensorLoader
+from dropsearch.datasets.user_parts import BatchHooks
 from dropsearch.training.protocols import DataSource, GivenTrials, TrainerSettings, is_in_memory, validates_by_row
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.held_once import NotHeldOnceError

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from dropsearch.core.errors import InputError
-from dropsearch.core.process_id import GONE, started
+from dropsearch.core.processes import GONE, started
 from dropsearch.tracking import make_tracker
 from dropsearch.tracking.mlflow import mlflow_tracker
 from dropsearch.tracking.mlflow.address import Address, resolve

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dropsearch.core.process_id import is_dead, started, this_process
+from dropsearch.core.processes import is_dead, started, this_process
 
 HOST = socket.gethostname()
 
@@ -16,7 +16,7 @@ HOST = socket.gethostname()
 @pytest.fixture
 def ended() -> str:
     """The identifier of a process that has ended."""
-    program = "from dropsearch.core.process_id import this_process; print(this_process())"
+    program = "from dropsearch.core.processes import this_process; print(this_process())"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     return done.stdout.strip()
@@ -28,7 +28,7 @@ def test_this_process_is_alive():
 
 def test_forked_process_has_its_own_id():
     program = (
-        "import os; from dropsearch.core.process_id import this_process; print(this_process(), flush=True); "
+        "import os; from dropsearch.core.processes import this_process; print(this_process(), flush=True); "
         "child = os.fork(); print(this_process(), flush=True) if child == 0 else os.waitpid(child, 0)"
     )
     command = [sys.executable, "-c", program]
@@ -66,13 +66,13 @@ def test_malformed_ids_count_as_alive(owner: str):
 
 
 def test_without_proc_ps_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr("dropsearch.core.process_id.PROC", tmp_path)
+    monkeypatch.setattr("dropsearch.core.processes.PROC", tmp_path)
     assert started(os.getpid())
     assert started(2**22 + 1) == ""
 
 
 def test_without_proc_and_ps_processes_count_as_alive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr("dropsearch.core.process_id.PROC", tmp_path)
+    monkeypatch.setattr("dropsearch.core.processes.PROC", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert started(os.getpid()) is None
     assert not is_dead(f"{HOST}:{os.getpid()}:1")

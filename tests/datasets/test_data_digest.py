@@ -16,9 +16,8 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
-from dropsearch.datasets import held_data
-from dropsearch.datasets.batch_digest import arguments_of, digest
-from dropsearch.datasets.held_data import held
+from dropsearch.datasets import data_digest
+from dropsearch.datasets.data_digest import arguments_of, digest, held
 from dropsearch.datasets.user_data import UserData
 
 Pair = namedtuple("Pair", "x y")
@@ -237,7 +236,7 @@ def test_a_list_of_files_may_move(tmp_path: Path) -> None:
 
 
 def test_of_what_is_large_a_sample_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_data, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(data_digest, "MOST_BYTES", 100_000)
     wide = np.lib.format.open_memmap(tmp_path / "wide.npy", mode="w+", dtype=np.float32, shape=(2, 1_000_000))
     tracemalloc.start()
     first = held(Holder(x=wide)), held(Holder(file=str(tmp_path / "wide.npy")))

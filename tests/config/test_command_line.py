@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dropsearch.config.command_line import with_user_targets
 from dropsearch.config.plain import plain
 from dropsearch.config.schema import DEFAULT_ARMS, arguments
-from dropsearch.config.user_targets import with_user_targets
 from tests.config.conftest import Compose
 
 MODEL, DATA = "model._target_=mine.nets.Net", "data._target_=mine.Data"

@@ -1,12 +1,69 @@
-"""Processor cores: how many are usable, and how much processes and their descendants use them."""
+"""Processes: their identity, whether they are alive, and how much they use the processor cores."""
 
 from __future__ import annotations
 
 import math
 import os
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+
+PROC = Path("/proc")
+GONE = ""
+"""The start time of a process that does not exist."""
+
+
+def this_process() -> str:
+    """Return `host:pid:start time` of this process, which is unique even if the pid is reused."""
+    return _name(os.getpid())
+
+
+@cache  # keyed by pid, since a forked process inherits the cache of its parent
+def _name(pid: int) -> str:
+    return f"{socket.gethostname()}:{pid}:{started(pid)}"
+
+
+def is_here(owner: str) -> bool:
+    """Return whether a process, given by its identifier, belongs to this host."""
+    return owner.partition(":")[0] == socket.gethostname()
+
+
+def is_dead(owner: str) -> bool:
+    """Return whether a process, given by its identifier, has certainly ended.
+
+    Processes on other hosts and malformed identifiers count as alive, since their state is unknown.
+    """
+    host, _, rest = owner.partition(":")
+    pid, _, start = rest.partition(":")
+    if host != socket.gethostname() or not pid.isdigit() or not start:
+        return False
+    now = started(int(pid))
+    return now is not None and now != start
+
+
+def started(pid: int) -> str | None:
+    """Return the start time of a process, `GONE` if there is no such process, or None if it cannot be determined."""
+    if (PROC / "self" / "stat").exists():
+        fields = _stat(pid)
+        # A zombie has ended; in containers it may never be reaped by its parent.
+        return GONE if fields is None or fields[0] in "ZX" else fields[19]
+    try:
+        listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return listed.stdout.strip()
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of proc_pid_stat(5) behind the process name, which may contain spaces and brackets."""
+    try:
+        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Linux file with the CPU quota of a container: microseconds per period, or max."""
@@ -56,16 +113,13 @@ def cores() -> int:
 
 def processor_time(pid: int) -> float | None:
     """Return the processor time of a process and its ended children in seconds; None if unknown."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    fields = _stat(pid)
+    return None if fields is None else sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def descendants(pid: int) -> Iterator[int]:
     """Yield the live descendants of a process."""
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+    for path in (PROC / str(pid) / "task").glob("*/children"):
         try:
             children = [int(child) for child in path.read_text().split()]
         except OSError:  # the thread has ended

@@ -1,11 +1,12 @@
-"""What data sets hold in memory or name as files, to detect changes without reading their examples."""
+"""Digests of nested batches, and of what data sets hold in memory or name as files, to detect changes."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,72 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from dropsearch._compat.lightning import is_lightning_class
-from dropsearch.datasets.batch_digest import digest
+
+PLACES = ("dir", "directory", "file", "folder", "path", "root", "num_workers")
+"""Name endings of arguments that describe the location or loading of data, not its content."""
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def digest(*values: Any) -> str:
+    """Return the sha256 of all tensors, arrays and plain values in nested containers, dataclasses and objects."""
+    found = hashlib.sha256()
+    for value in values:
+        for leaf in _leaves(value, frozenset()):
+            found.update(leaf)
+    return found.hexdigest()
+
+
+def arguments_of(module: Any) -> dict[str, Any]:
+    """Return the arguments stored by `save_hyperparameters`, except those that describe locations."""
+    noted = getattr(module, "hparams", None)
+    if not isinstance(noted, Mapping):
+        return {}
+    named = {str(name): value for name, value in sorted(noted.items(), key=lambda item: str(item[0]))}
+    return {
+        name: value for name, value in named.items() if name.rpartition("_")[2] not in PLACES and name not in PLACES
+    }
+
+
+def _leaves(value: Any, above: frozenset[int]) -> Iterator[bytes]:
+    """Yield the leaves of a value with their paths; references to enclosing objects are skipped."""
+    if isinstance(value, Tensor):
+        yield f"{tuple(value.shape)}{value.dtype}".encode()
+        yield _content(value)
+        return
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        yield f"{value.shape}{value.dtype}".encode()
+        yield np.ascontiguousarray(value).tobytes()
+        return
+    if isinstance(value, _PLAIN):
+        yield repr(value).encode()
+        return
+    if id(value) in above:
+        return
+    for name, part in _parts(value):
+        yield f"/{name}:".encode()
+        yield from _leaves(part, above | {id(value)})
+
+
+def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, list | tuple | np.ndarray):
+        yield from enumerate(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from ((each.name, getattr(value, each.name)) for each in dataclasses.fields(value))
+    else:
+        yield "class", f"{type(value).__module__}.{type(value).__qualname__}"
+        yield from sorted(vars(value).items()) if hasattr(value, "__dict__") and not callable(value) else ()
+
+
+def _content(tensor: Tensor) -> bytes:
+    tensor = tensor.detach().cpu()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_quantized:
+        tensor = tensor.int_repr()
+    return tensor.resolve_conj().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
 
 MOST_BYTES = 2**28
 """Bytes of arrays and files that are read of a data set; of what exceeds them, a sample."""
@@ -30,7 +96,7 @@ LONGEST = 100_000
 _CHANGING = {"cache", "cached", "memo", "buffer", "history", "log", "logs"}
 """Words in the names of attributes that change while a data set is read."""
 _NO_DATA = (nn.Module, Sampler, torch.Generator, type)
-_PLAIN = (str, bytes, int, float, complex, Path)
+_SINGLE = (str, bytes, int, float, complex, Path)
 _known: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 """The digest of each data set when it was first seen, since some fill themselves while they are read."""
 
@@ -95,7 +161,7 @@ class _Holdings:
             some = [value[index] for index in _spread(len(value), LONGEST)]
             self._note(name, len(value), [_plain(each) for each in some])
             for place, part in enumerate(some):
-                if not isinstance(part, _PLAIN):
+                if not isinstance(part, _SINGLE):
                     self._visit(f"{name}/{place}", part)
         else:
             for key, part in _attributes(value):
@@ -152,7 +218,7 @@ def _plain(value: Any) -> Any:
     """Return a plain value, the size of a file in place of its path, or None."""
     if isinstance(value, str | Path) and _is_file(value):
         return os.path.getsize(value)
-    return value if isinstance(value, _PLAIN) and not isinstance(value, Path) else None
+    return value if isinstance(value, _SINGLE) and not isinstance(value, Path) else None
 
 
 def _is_file(value: str | Path) -> bool:
