@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from dropsearch.core.records import Budget, Interval, TrialResult
-from dropsearch.stats.intervals import FEWEST_FOR_BOOTSTRAP, LEVEL, bootstrap_mean, mean_interval
+from dropsearch.core.records import Budget, TrialResult
+from dropsearch.stats.intervals import LEVEL, bootstrap_mean
 
 FEWEST = 5
 """Minimum number of complete trials."""
@@ -63,22 +63,21 @@ def repeated_searches(searches: Sequence[Sequence[TrialResult]], floor: float = 
     length = min(len(search) for search in scores)
     budgets = _budgets(length)
     so_far = np.minimum.accumulate([search[:length] for search in scores], axis=1)[:, [k - 1 for k in budgets]]
-    intervals = [_interval(column) for column in so_far.T]
+    intervals = [bootstrap_mean(column.tolist()) for column in so_far.T]
     low = np.maximum([interval.low for interval in intervals], floor)
     return _budget(budgets, so_far.mean(axis=0), low, np.array([i.high for i in intervals]), "repeats")
 
 
 def _scores(searches: Sequence[Sequence[TrialResult]]) -> list[Array] | None:
     """Return each trial's objective, or the worst complete one if it has none; None with too few trials."""
-    found = [np.array([_score(trial) for trial in search]) for search in searches]
+    found = [
+        np.array([trial.objective if trial.state == "COMPLETE" else math.inf for trial in search])
+        for search in searches
+    ]
     complete = np.concatenate([scores[np.isfinite(scores)] for scores in found])
     if complete.size < FEWEST or not all(scores.size for scores in found):
         return None
     return [np.where(np.isfinite(scores), scores, complete.max()) for scores in found]
-
-
-def _score(trial: TrialResult) -> float:
-    return trial.best.objective if trial.state == "COMPLETE" and trial.best else math.inf
 
 
 def _budgets(most: int) -> list[int]:
@@ -129,12 +128,6 @@ def _survival(size: int, seed: int) -> Array:
     """Return drawn probabilities of a score above each of `size` ordered values, `[draws, 1 + size]`, first 1."""
     gaps = np.random.default_rng([seed, size]).dirichlet(np.ones(size + 1), DRAWS)
     return 1 - np.concatenate([np.zeros((DRAWS, 1)), np.cumsum(gaps[:, :-1], axis=1)], axis=1)
-
-
-def _interval(values: Array) -> Interval:
-    if values.size < FEWEST_FOR_BOOTSTRAP:
-        return mean_interval(values.tolist())
-    return bootstrap_mean(values.tolist())
 
 
 def _budget(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from statistics import fmean
 
 from dropsearch.analysis.claim_rules import Finding
 from dropsearch.core.records import Comparison, Evidence, Summary, arm_title
+from dropsearch.stats.intervals import finite_mean
 
 
 def winner_rates(summary: Summary, arm: str) -> Mapping[str, float]:
@@ -33,12 +33,6 @@ def ran(summary: Summary) -> str:
     return f"this run has winners of {', '.join(won)}" if won else "this run has no winner"
 
 
-def finite_mean(values: Iterable[float]) -> float:
-    """Return the mean of the finite values, NaN without any."""
-    known = [value for value in values if math.isfinite(value)]
-    return fmean(known) if known else math.nan
-
-
 def measured_mean(evidence: Evidence, arm: str, name: str) -> float:
     """Return the mean of a measure over an arm's models, NaN if none has it."""
     return finite_mean(evidence.arms[arm].measures.get(name, ())) if arm in evidence.arms else math.nan
@@ -46,15 +40,5 @@ def measured_mean(evidence: Evidence, arm: str, name: str) -> float:
 
 def finding(contrast: Comparison, label: str, family: int, *, unit: str = "", scale: float = 1.0) -> Finding:
     """Return a contrast as a `Finding`."""
-    return Finding(
-        label=f"{label}, {contrast.a} minus {contrast.b}",
-        subject=label,
-        of=f"with {arm_title(contrast.a)} than with {arm_title(contrast.b)}",
-        difference=contrast.difference,
-        p_holm=contrast.p_holm,
-        seeds=len(contrast.differences),
-        family=family,
-        unit=unit,
-        scale=scale,
-        missing=contrast.missing,
-    )
+    of = f"with {arm_title(contrast.a)} than with {arm_title(contrast.b)}"
+    return Finding(f"{label}, {contrast.a} minus {contrast.b}", label, of, contrast, family, unit, scale)

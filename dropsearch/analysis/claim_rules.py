@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dropsearch.core.records import Answer, Claim, Interval
+from dropsearch.core.records import Answer, Claim, Comparison, Interval
 from dropsearch.stats.shown import SIGNIFICANT, minimum_seeds, p_text
 
 Side = Literal[-1, 1]
@@ -77,16 +77,12 @@ class Finding:
     """Subject of the sentence: `gap at the best epoch`."""
     of: str
     """End of the sentence, after the difference: `in dropout than in none`."""
-    difference: Interval
-    p_holm: float
-    seeds: int
+    contrast: Comparison
     family: int
     """Number of contrasts that the p-value is adjusted for."""
     unit: str = ""
     scale: float = 1.0
     """Factor that converts numbers to `unit`."""
-    missing: tuple[str, ...] = ()
-    """Sources of variation not covered; if any, the claim is undecided."""
 
 
 def answer(difference: Interval, p_holm: float, *, side: Side, margin: float) -> Answer:
@@ -141,36 +137,30 @@ def settled(rule: Rule, found: Finding, *, no_worse: bool = False, doubt: str = 
     Args:
         doubt: A clause that explains why a claim is undecided although it would have held.
     """
+    of = found.contrast
     result: Answer = "undecided"
-    if not found.missing and no_worse:
-        result = answer_no_worse(found.difference, side=rule.side, margin=rule.margin)
-    elif not found.missing:
-        result = answer(found.difference, found.p_holm, side=rule.side, margin=rule.margin)
+    if not of.missing and no_worse:
+        result = answer_no_worse(of.difference, side=rule.side, margin=rule.margin)
+    elif not of.missing:
+        result = answer(of.difference, of.p_holm, side=rule.side, margin=rule.margin)
     why = _why_no_worse(rule, found, result) if no_worse else _why(rule, found, result)
-    if found.missing:
-        why = f"seeds leave out the luck of {', '.join(found.missing)}"
+    if of.missing:
+        why = f"seeds leave out the luck of {', '.join(of.missing)}"
     if result == "held" and doubt:
         result, why = "undecided", f"{why}, but {doubt}"
-    reason = f"{_capital(describe_finding(found))}: {why}{f'; {more}' if more else ''}."
-    return Claim(
-        rule.name, rule.statement, result, found.label, found.difference, reason, rule.figure, found.unit, found.scale
-    )
+    sentence = describe_finding(found)
+    return _claim(rule, found, result, f"{sentence[:1].upper()}{sentence[1:]}: {why}{f'; {more}' if more else ''}.")
 
 
 def disagreeing(rule: Rule, found: Sequence[Finding]) -> Claim:
     """Return an undecided claim whose contrasts disagree, with the numbers of all contrasts."""
-    reason, first = f"The contrasts disagree: {'; '.join(map(describe_finding, found))}.", found[0]
-    return Claim(
-        rule.name,
-        rule.statement,
-        "undecided",
-        first.label,
-        first.difference,
-        reason,
-        rule.figure,
-        first.unit,
-        first.scale,
-    )
+    reason = f"The contrasts disagree: {'; '.join(map(describe_finding, found))}."
+    return _claim(rule, found[0], "undecided", reason)
+
+
+def _claim(rule: Rule, found: Finding, result: Answer, reason: str) -> Claim:
+    number = found.contrast.difference
+    return Claim(rule.name, rule.statement, result, found.label, number, reason, rule.figure, found.unit, found.scale)
 
 
 def unsettled(rule: Rule, label: str, reason: str, number: float = math.nan) -> Claim:
@@ -181,29 +171,27 @@ def unsettled(rule: Rule, label: str, reason: str, number: float = math.nan) -> 
 
 def describe_finding(found: Finding) -> str:
     """Return a sentence with the number, its interval, p-value and number of seeds."""
-    mean, unit = found.difference.mean, f" {found.unit}" if found.unit else ""
+    of, unit = found.contrast, f" {found.unit}" if found.unit else ""
+    mean = of.difference.mean
     if not math.isfinite(mean):
         return f"{found.subject} has no number {found.of}"
-    size = f"{abs(mean) * found.scale:.3g}{unit} {_side(mean)}" if mean else "no different"
-    interval = f"95 % interval {_bounds(found)}, " if math.isfinite(found.difference.low) else ""
-    return f"{found.subject} is {size} {found.of} ({interval}p {p_text(found.p_holm)} after Holm, {_seeds(found)})"
+    size = f"{abs(mean) * found.scale:.3g}{unit} {'higher' if mean > 0 else 'lower'}" if mean else "no different"
+    interval = f"95 % interval {_bounds(found)}, " if math.isfinite(of.difference.low) else ""
+    seeds = f"{len(of.differences)} seed{'' if len(of.differences) == 1 else 's'}"
+    return f"{found.subject} is {size} {found.of} ({interval}p {p_text(of.p_holm)} after Holm, {seeds})"
 
 
 def _bounds(found: Finding) -> str:
     """Return the ends of an interval as sizes, smallest first, with their sides of zero if they differ."""
-    low, high = found.difference.low * found.scale, found.difference.high * found.scale
+    low, high = found.contrast.difference.low * found.scale, found.contrast.difference.high * found.scale
     if low < 0 < high:
         return f"{-low:.3g} lower to {high:.3g} higher"
     smallest, largest = sorted((abs(low), abs(high)))
     return f"{smallest:.3g} to {largest:.3g}"
 
 
-def _side(difference: float) -> str:
-    return "higher" if difference > 0 else "lower"
-
-
 def _why(rule: Rule, found: Finding, result: Answer) -> str:
-    low, high = claimed(found.difference, rule.side)
+    low, high = claimed(found.contrast.difference, rule.side)
     least = _amount(rule.margin, found)
     if result == "held":
         small = f", though below {least}, the smallest that would matter" if high < rule.margin else ""
@@ -225,23 +213,15 @@ def _why_no_worse(rule: Rule, found: Finding, result: Answer) -> str:
         return f"a loss of {least}, the smallest that would matter, is ruled out"
     if result == "did not hold":
         return "the whole interval lies on the worse side"
-    if not math.isfinite(found.difference.low):
+    if not math.isfinite(found.contrast.difference.low):
         return "there are too few seeds for an interval"
     return f"both no loss and one of {least} or more remain possible"
 
 
 def _needed(found: Finding) -> str:
     needed = minimum_seeds(max(found.family, 1))
-    return f", which takes confirm.seeds={needed} or more" if found.seeds < needed else ""
+    return f", which takes confirm.seeds={needed} or more" if len(found.contrast.differences) < needed else ""
 
 
 def _amount(size: float, found: Finding) -> str:
     return f"{size * found.scale:.3g}{f' {found.unit}' if found.unit else ''}"
-
-
-def _seeds(found: Finding) -> str:
-    return f"{found.seeds} seed{'' if found.seeds == 1 else 's'}"
-
-
-def _capital(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}"

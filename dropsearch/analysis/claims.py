@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from dropsearch.analysis.claim_inputs import drops, finding, finite_mean, measured_mean, ran, untested
+from dropsearch.analysis.claim_inputs import drops, finding, measured_mean, ran, untested
 from dropsearch.analysis.claim_rules import (
     EFFECTS,
     ENSEMBLE,
@@ -17,7 +17,8 @@ from dropsearch.analysis.claim_rules import (
     unsettled,
 )
 from dropsearch.analysis.score_claims import batchnorm, rates
-from dropsearch.core.records import Claim, Evidence, Summary, arm_title
+from dropsearch.core.records import Claim, Comparison, Evidence, Summary, arm_title
+from dropsearch.stats.intervals import finite_mean
 from dropsearch.stats.paired_tests import holm, paired_difference, wilcoxon_exact
 from dropsearch.stats.shown import shown_side
 
@@ -53,7 +54,7 @@ def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
     if not tested:
         return unsettled(rule, what.label, untested(a for a, _ in present))
     found = [present[pair] for pair in tested]
-    if {shown_side(each) for each in found} >= {-1, 1}:
+    if {shown_side(each.contrast) for each in found} >= {-1, 1}:
         return disagreeing(rule, found)
     beside = _with_and_without(evidence, rule.beside)
     others = [*found[1:], *(beside[pair] for pair in tested if pair in beside)]
@@ -74,7 +75,7 @@ def _doubt(rule: Rule, evidence: Evidence, tested: Sequence[tuple[str, str]]) ->
     measure, side = rule.checked_by
     known = _with_and_without(evidence, measure)
     found = [known[pair] for pair in tested if pair in known]
-    return "; ".join(f"the {describe_finding(each)}" for each in found if shown_side(each) == -side)
+    return "; ".join(f"the {describe_finding(each)}" for each in found if shown_side(each.contrast) == -side)
 
 
 def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
@@ -91,17 +92,24 @@ def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
     if not tested:
         return unsettled(ENSEMBLE, what.label, untested(present))
     arm, found = next(iter(tested.items()))
-    adjusted = holm([wilcoxon_exact(each) for each in tested.values()])
+    p_values = [wilcoxon_exact(each) for each in tested.values()]
+    contrast = Comparison(
+        arm,
+        arm,
+        ENSEMBLE.measure,
+        tuple(found),
+        paired_difference(found, [0.0] * len(found)),
+        p_values[0],
+        holm(p_values)[0],
+        missing=summary.fixed_luck,
+    )
     number = Finding(
         label=f"{what.label}, {arm}",
         subject=f"the loss of {arm_title(arm)} averaged over masks",
         of="than that of the same networks with one temperature each",
-        difference=paired_difference(found, [0.0] * len(found)),
-        p_holm=adjusted[0],
-        seeds=len(found),
+        contrast=contrast,
         family=len(tested),
         unit="nats",
-        missing=summary.fixed_luck,
     )
     return settled(ENSEMBLE, number, more=_beside(evidence, arm))
 

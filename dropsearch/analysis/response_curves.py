@@ -53,7 +53,7 @@ def responses(
     complete = [trial for trial in trials if trial.state == "COMPLETE" and trial.best]
     if len(complete) < FEWEST:
         return ()
-    scores = _fenced(np.array([trial.best.objective for trial in complete if trial.best]))
+    scores = _fenced(np.array([trial.objective for trial in complete]))
     nuisances = _nuisances(complete)
     curves = [_curve(complete, site, nuisances, scores, low, high) for site in sites]
     return tuple(
@@ -93,11 +93,8 @@ def _curve(
     smooth = SmoothEffect.of(_scaled(rates, *bounds), nuisances, scores)
     grid = np.linspace(*bounds, POINTS)
     expected, half = smooth.at(_scaled(grid, *bounds))
-    return tuple(grid.tolist()), *_lines(expected, half)
-
-
-def _lines(expected: Array, half: Array) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    return tuple(expected.tolist()), tuple((expected - half).tolist()), tuple((expected + half).tolist())
+    rates, middle, lower, upper = (tuple(line.tolist()) for line in (grid, expected, expected - half, expected + half))
+    return rates, middle, lower, upper
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,9 @@ class SmoothEffect:
         coefficients = scale * np.einsum("pij,pj->pi", inverse, scale * moment)
         noise = np.maximum(total - coefficients @ moment, 1e-12 * total + 1e-300)
         own = slice(0, DEGREE)
-        explained = 2 * coefficients[:, own] @ moment[own] - _quadratic(coefficients[:, own], gram[own, own])
+        explained = 2 * coefficients[:, own] @ moment[own] - np.einsum(
+            "pi,ij,pj->p", coefficients[:, own], gram[own, own], coefficients[:, own]
+        )
         return cls(
             _shares(-np.linalg.slogdet(precision)[1] / 2 - degrees / 2 * np.log(noise)),
             coefficients[:, own],
@@ -160,10 +159,6 @@ def _polynomials(points: Array) -> Array:
     """Return Legendre polynomials of degrees 1 to DEGREE `[points, DEGREE]`, with decreasing prior variance."""
     degrees = np.arange(1, DEGREE + 1)
     return legvander(points, DEGREE)[:, 1:] * np.sqrt(2 * degrees + 1) * SHRINKAGE ** (degrees - 1)
-
-
-def _quadratic(rows: Array, matrix: Array) -> Array:
-    return np.einsum("pi,ij,pj->p", rows, matrix, rows)
 
 
 def _shares(log_likelihoods: Array) -> Array:

@@ -149,18 +149,15 @@ def check_jobs(config_name: str, overrides: Sequence[str]) -> None:
         config = typed(raw)
         if config.task != "search":
             continue
-        first = begun.setdefault(_study(config), " ".join(job))
+        # No two jobs may share a study in a storage, or in an output directory.
+        study = config.study.name, config.study.storage or config.output_dir
+        first = begun.setdefault(study, " ".join(job))
         if first != " ".join(job):
             raise InputError(
                 f'study.name must differ between the jobs of a sweep, got "{config.study.name}" for both '
                 f'"{first}" and "{" ".join(job)}": include what differs, for example '
                 f"'study.name=${{model.name}}-${{data.name}}-${{seed}}'"
             )
-
-
-def _study(config: Config) -> tuple[str, str]:
-    """Return the key that no two jobs may share: study name and storage, or output directory."""
-    return config.study.name, config.study.storage or config.output_dir
 
 
 def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:

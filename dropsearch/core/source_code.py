@@ -160,15 +160,15 @@ def _nodes(definition: Definition) -> list[Any]:
     return next(filter(None, found), [])
 
 
-def _at(path: str, definition: Definition, codes: list[CodeType]) -> list[ast.AST]:
+def _at(path: str, definition: Definition, codes: list[CodeType]) -> list[Any]:
     """Return the statements in a file that define a class or function; of several with its name, those of its lines."""
     tree = _tree(path)
-    level: list[ast.AST] = [tree] if tree else []
+    level: list[Any] = [tree] if tree else []
     for name in definition.__qualname__.split("."):
         if name != "<locals>":
             level = [inner for node in level for inner in _definitions(node) if _name(inner) == name]
     lines = [code.co_firstlineno for code in codes if code.co_filename == path]
-    return [node for node in level if any(_first_line(node) <= line <= _last_line(node) for line in lines)] or level
+    return [node for node in level if any(_first_line(node) <= line <= node.end_lineno for line in lines)] or level
 
 
 def _definitions(node: ast.AST) -> Iterator[ast.AST]:
@@ -189,10 +189,6 @@ _DEFINES = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 def _first_line(node: Any) -> int:
     return min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
-
-
-def _last_line(node: Any) -> int:
-    return node.end_lineno
 
 
 def _text(path: str) -> str:

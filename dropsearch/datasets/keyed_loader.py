@@ -196,12 +196,8 @@ def _close(opened: list[Any]) -> None:
     if len({*map(id, opened)}) < len(opened):
         return
     for iterator in opened:
-        with suppress(Exception):  # objects of users may raise anything
-            getattr(iterator, "close", _nothing)()
-
-
-def _nothing() -> None:
-    """Close nothing."""
+        with suppress(Exception):  # it may have no such method, and objects of users may raise anything
+            iterator.close()
 
 
 def _without_workers(loader: Any) -> Any:

@@ -38,7 +38,8 @@ class Splits:
 
 def stratified(labels: NDArray[np.int64], size: int, seed: int, purpose: Purpose) -> NDArray[np.bool_]:
     """Return a mask of `size` examples, `[examples]`, in which each class keeps its share within one example."""
-    random = _stream(seed, purpose)
+    # The stream of RandomState is frozen, so a seed gives the same split with every version of NumPy.
+    random = np.random.RandomState(derived_seed(seed, "split", purpose))
     counts = np.bincount(labels)
     # Largest remainder method in integers: quotas are scaled by len(labels).
     quota, remainder = np.divmod(counts * size, max(len(labels), 1))
@@ -104,11 +105,6 @@ def _test(labels: NDArray[np.int64], published: int) -> NDArray[np.bool_]:
 def _take(labels: NDArray[np.int64], pool: Indices, size: int, seed: int, purpose: Purpose) -> tuple[Indices, Indices]:
     chosen = stratified(labels[pool], size, seed, purpose)
     return pool[~chosen], pool[chosen]
-
-
-def _stream(seed: int, purpose: Purpose) -> np.random.RandomState:
-    # The stream of RandomState is frozen, so a seed gives the same split with every version of NumPy.
-    return np.random.RandomState(derived_seed(seed, "split", purpose))
 
 
 @dataclass(frozen=True, eq=False)

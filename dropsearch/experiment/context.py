@@ -109,6 +109,7 @@ class ExperimentContext:
         return self.modules.validation_scores(self.load(result, path))
 
 
+@named_if_still("reading the data and inspecting the module")
 def build_context(config: Config, source: Source | None = None) -> ExperimentContext:
     """Load the data, inspect the module, and return the context of the run.
 
@@ -118,11 +119,6 @@ def build_context(config: Config, source: Source | None = None) -> ExperimentCon
     """
     check_engine(config.engine.name)
     remember(config)  # also in a process that got the configuration from another one
-    with named_if_still("reading the data and inspecting the module"):
-        return _built(config, source)
-
-
-def _built(config: Config, source: Source | None) -> ExperimentContext:
     device = build.device(config)
     settings = build.trainer_settings(config, device)
     source = source.to(device) if source is not None else build.data_source(config, device)

@@ -106,8 +106,5 @@ def _made_in_actor(config: Config, plan: Plan | None, data: Any, folder: Path) -
 
 
 def _describe(plan: Plan, device: str, processes: int) -> str:
-    return describe_engine(plan.engine, device, plan.width, processes=processes, reason=_reason(plan))
-
-
-def _reason(plan: Plan) -> str:
-    return plan.reason if plan.engine == "sequential" else ""
+    reason = plan.reason if plan.engine == "sequential" else ""
+    return describe_engine(plan.engine, device, plan.width, processes=processes, reason=reason)

@@ -26,6 +26,7 @@ from dropsearch.training.protocols import CheckpointPath, DataSource, Engine
 from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 
+@named_if_still("comparing vectorized with sequential training")
 def plan(context: ExperimentContext) -> Plan:
     """Select how trials are trained.
 
@@ -35,12 +36,6 @@ def plan(context: ExperimentContext) -> Plan:
     asked = context.config.engine.name
     if asked not in ("auto", "vectorized"):
         return Plan(asked, 1, f"engine={asked}")
-    with named_if_still("comparing vectorized with sequential training"):
-        return _compared(context)
-
-
-def _compared(context: ExperimentContext) -> Plan:
-    """Return the plan from a comparison of vectorized and sequential training."""
     config, searched = context.config, context.params
     together = [alike_in_rows(searched, program) for program in programs(searched)]
     pairs = [_pair(context, name, values) for name in config.arms for values in together]

@@ -20,6 +20,8 @@ from dropsearch._compat.database_urls import sqlite_file, sqlite_url
 from dropsearch.config.plain import plain, secret_reference
 from dropsearch.config.schema import Config, is_from_python
 from dropsearch.core.printable import MASK, holds_secret, masked, masked_values
+from dropsearch.core.records import ArmOutcome, ComparisonMetric, Summary
+from dropsearch.experiment.context import ExperimentContext
 
 _PACKAGES = ("torch", "lightning", "optuna", "hydra-core", "mlflow", "numpy", "scipy", "scikit-learn")
 
@@ -92,6 +94,26 @@ def shown_config(config: Config, of_data: Mapping[str, Any] | None = None) -> di
     """
     values = plain(config)
     return masked_values({**values, "model": {**(of_data or {}), **values["model"]}})
+
+
+def summary_of(
+    context: ExperimentContext, arms: Mapping[str, ArmOutcome], metric: ComparisonMetric, **more: Any
+) -> Summary:
+    """Return the summary of a run: its results, what they come from, and `more` fields."""
+    config = context.config
+    return Summary(
+        study=config.study.name,
+        model=config.model.name,
+        data=context.source.name,
+        seed=config.seed,
+        versions=versions(),
+        sites=context.sites,
+        arms=arms,
+        config=shown_config(config, context.modules.data_arguments),
+        monitor=context.monitor,
+        comparison_metric=metric,
+        **more,
+    )
 
 
 def commands(config: Config, best: str | None, tracking: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from dropsearch.core.crashes import forget_crashes
@@ -22,7 +23,7 @@ from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.kept_checks import reproduced
 from dropsearch.experiment.layout import described_layout
 from dropsearch.experiment.phases import phases
-from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
+from dropsearch.experiment.provenance import commands, git_state, shown_config, summary_of, this_command, versions
 from dropsearch.experiment.run_budget import RunBudget
 from dropsearch.experiment.run_header import notes, run_header
 from dropsearch.experiment.run_progress import run_progress, winners_count
@@ -125,7 +126,7 @@ class ExperimentRun:
 
     def work(self) -> Summary:
         """Search, confirm and test, and close everything in any case."""
-        try:
+        with self.closed_on_failure():
             if self.context.config.budget is not None and self.plan is not None:
                 self.budget = RunBudget(self.context, self.engine, self.watch)
                 self.remarks += self.budget.remarks
@@ -149,8 +150,13 @@ class ExperimentRun:
                 self._check_kept(outcomes)
             summary = self.summary(outcomes, complete)
             self._log_model(summary)  # before the evidence, so that both run in parallel
-            summary = self._finished(summary)
-            summary = self.finish(summary)
+            return self.finish(self._finished(summary))
+
+    @contextmanager
+    def closed_on_failure(self) -> Iterator[None]:
+        """Close progress and tracker if the context fails; say what was not tracked if it does not."""
+        try:
+            yield
         except BaseException as error:
             stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)
             self.progress.close("stopped" if stopped else "failed")
@@ -158,7 +164,6 @@ class ExperimentRun:
             raise
         for problem in self.tracker.problems:
             tell(f"tracking: {problem}")
-        return summary
 
     def _outcomes(self, complete: bool) -> dict[str, ArmOutcome]:
         """Return the outcome of each arm; test the winners if the run is complete.
@@ -242,22 +247,14 @@ class ExperimentRun:
 
     def summary(self, arms: Mapping[str, ArmOutcome], complete: bool) -> Summary:
         """Return the summary without evidence and without the additions of `finish`."""
-        context, config = self.context, self.context.config
-        metric = context.modules.comparison_metric
-        return Summary(
-            study=config.study.name,
-            model=config.model.name,
-            data=context.source.name,
-            seed=config.seed,
-            versions=versions(),
+        context, metric = self.context, self.context.modules.comparison_metric
+        return summary_of(
+            context,
+            arms,
+            metric,
             seconds=self.watch.elapsed(),
             engine=self.arm_runner.engine.description,
-            sites=context.sites,
-            arms=arms,
             comparisons=compared(arms, metric, fixed_luck=context.modules.fixed_luck),
-            config=shown_config(config, context.modules.data_arguments),
-            monitor=context.monitor,
-            comparison_metric=metric,
             notes=(*notes(context), *self.remarks, *([self.budget.note(arms)] if self.budget else [])),
             fixed_luck=context.modules.fixed_luck,
             overlaps=context.source.overlaps,

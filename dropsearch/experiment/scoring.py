@@ -108,6 +108,7 @@ def accuracy_scores(module: Any, source: Source) -> TestResult:
     return TestResult(sum(losses) / len(losses), sum(correct) / len(correct), ExampleResults(losses, correct))
 
 
+@seeded(0)  # same random numbers for all models
 def monitored_scores(
     name: str, module: Any, source: Source, settings: TrainerSettings, *, by_group: bool = True, **limits: Any
 ) -> TestResult:
@@ -115,13 +116,6 @@ def monitored_scores(
 
     All test loaders are evaluated. If the monitored name has no loader suffix, the first loader counts.
     """
-    with seeded(0):  # same random numbers for all models
-        return _monitored_scores(name, module, source, settings, by_group=by_group, **limits)
-
-
-def _monitored_scores(
-    name: str, module: Any, source: Source, settings: TrainerSettings, *, by_group: bool, **limits: Any
-) -> TestResult:
     twin = _twin(module) if by_group else None
     for step, name_there in (("test", on_test(settings.monitor)), ("val", settings.monitor.name)):
         if step == "test" and not defines(module, "test_step"):

@@ -55,7 +55,9 @@ class TrialModules:
     def __init__(self, config: Config, source: Source, settings: TrainerSettings, params: Mapping[str, Range]) -> None:
         self._config, self._source, self._settings = config, source, settings
         self._builder = builder = ModuleBuilder(config, source, params)
-        self.start = builder.start
+        self.start, self.class_name = builder.start, builder.class_name
+        self.has_own_rates = not builder.rates
+        """Whether the module has its own rates if its constructor gets none."""
         self.routes: tuple[Route, ...] = routes(builder.names, [])
         if builder.rates:  # such a constructor only builds layers
             for values in programs(params):
@@ -79,6 +81,8 @@ class TrialModules:
                 "leave it out"
             )
         self.probe: ModuleProbe = probe(first, source.for_trainer(config.seed), settings, config.sites.per_call)
+        self.batch = self.probe.batch
+        """The first batch of a fit."""
         given = settings.trainer()
         callbacks = given.get("callbacks") or ()
         callbacks = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
@@ -116,16 +120,6 @@ class TrialModules:
             return operations(module, [part[:1] for part in inputs])
         except Exception:  # modules and batches of the user may be anything
             return None
-
-    @property
-    def class_name(self) -> str:
-        """Dotted name of the user's class or factory function."""
-        return self._builder.class_name
-
-    @property
-    def has_own_rates(self) -> bool:
-        """Whether the module has its own rates if its constructor gets none."""
-        return not self._builder.rates
 
     def make(self, spec: TrialSpec) -> Any:
         """Return the module of a trial; its initial weights are a function of the trial's seed.
@@ -191,11 +185,6 @@ class TrialModules:
     def _with_layers(self, module: Any, seed: int) -> Any:
         with seeded(seed), reseeding_follows(seed):
             return with_layers(module, self._source.for_trainer(seed), self._settings)
-
-    @property
-    def batch(self) -> Any:
-        """The first batch of a fit."""
-        return self.probe.batch
 
     @property
     def fixed(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ ORDER = ("none", "typical", "dropout_shared", "dropout", "batchnorm", "both")
 """All arms in the order in which they are subtracted: a contrast is the later arm minus the earlier one."""
 UNSCORED = "seeds without a score"
 """The luck that a contrast leaves out if a seed of one of its arms has no finite score."""
+T = TypeVar("T")
 ByExample = Mapping[int, Sequence[float]]
 """One number for each test example, by seed."""
 
@@ -109,57 +111,34 @@ def _by_example(a: ByExample, b: ByExample, seeds: Sequence[int]) -> NDArray[np.
 
 
 def compared(
-    arms: Mapping[str, ArmOutcome], comparison_metric: ComparisonMetric, *, fixed_luck: tuple[str, ...] = ()
+    arms: Mapping[str, ArmOutcome], metric: ComparisonMetric, *, fixed_luck: tuple[str, ...] = ()
 ) -> tuple[Comparison, ...]:
     """Return every planned contrast of the comparison metric, adjusted together.
 
     The scores are test scores, or without a test set the validation scores of the winners' retrainings. `fixed_luck`
     are sources of variation that seeds do not cover (`Summary.fixed_luck`).
     """
-    found = (
-        _family(arms, comparison_metric.scores, fixed_luck)
-        if any(_is_scored(arm, comparison_metric.scores) for arm in arms.values())
-        else ()
-    )
-    return tuple(dataclasses.replace(comparison, metric=comparison_metric.metric) for comparison in found)
+    scored = {name: _by_seed(arm, arm.scores(metric)) for name, arm in arms.items()}
+    if not any(scored.values()):
+        return ()
+    examples = {name: _by_seed(arm, _examples(arm, metric)) for name, arm in arms.items()}
+    required = "validation examples" if metric.scores == "val_loss" else "test examples"
+    pairs = planned_contrasts(scored)
+    return contrasted(scored, pairs, metric.metric, examples, missing=fixed_luck, required=required)
 
 
-def _is_scored(arm: ArmOutcome, metric: str) -> bool:
-    return arm.winner is not None if metric == "val_loss" else _is_tested(arm)
+def _by_seed(outcome: ArmOutcome, values: Sequence[T]) -> dict[int, T]:
+    """Return what is known of an arm's winner for each seed; empty if it is not known."""
+    return dict(zip(outcome.winner.seeds, values, strict=True)) if outcome.winner and values else {}
 
 
-def _is_tested(arm: ArmOutcome) -> bool:
-    return arm.test is not None and arm.winner is not None
-
-
-def _family(arms: Mapping[str, ArmOutcome], metric: str, fixed_luck: tuple[str, ...]) -> tuple[Comparison, ...]:
-    scored = {name: _scores(arm, metric) if _is_scored(arm, metric) else {} for name, arm in arms.items()}
-    examples = {name: _examples(arm, metric) for name, arm in arms.items()}
-    required = "validation examples" if metric == "val_loss" else "test examples"
-    return contrasted(scored, planned_contrasts(scored), metric, examples, missing=fixed_luck, required=required)
-
-
-def _examples(outcome: ArmOutcome, metric: str) -> ByExample:
-    """Return the score of each test example by seed; empty if unknown."""
-    if outcome.winner is None:
-        return {}
-    if metric == "val_loss":
-        return dict(zip(outcome.winner.seeds, outcome.val_by_example, strict=False))
+def _examples(outcome: ArmOutcome, metric: ComparisonMetric) -> Sequence[Sequence[float]]:
+    """Return the scores of the examples for each seed; empty if unknown."""
+    if metric.scores == "val_loss":
+        return outcome.val_by_example
     if outcome.test is None:
-        return {}
-    known = outcome.test.correct_by_example if metric == "test_acc" else outcome.test.loss_by_example
-    return dict(zip(outcome.winner.seeds, known, strict=False))
-
-
-def _scores(outcome: ArmOutcome, metric: str) -> dict[int, float]:
-    """Return the score by seed."""
-    if metric == "val_loss" and outcome.winner is not None:
-        values = [outcome.monitor.objective(value) for value in outcome.winner.val_loss]
-        return dict(zip(outcome.winner.seeds, values, strict=True))
-    if outcome.winner is None or outcome.test is None:
-        raise ValueError(f"the arm {outcome.arm.name} has no test scores")
-    values = outcome.test.acc if metric == "test_acc" else outcome.test.loss
-    return dict(zip(outcome.winner.seeds, values, strict=True))
+        return ()
+    return outcome.test.correct_by_example if metric.scores == "test_acc" else outcome.test.loss_by_example
 
 
 def contrasts(arms: Mapping[str, ArmEvidence], missing: tuple[str, ...] = ()) -> tuple[Comparison, ...]:

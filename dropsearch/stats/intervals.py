@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,12 @@ LARGEST_SHARE_WITHOUT_SPREAD = 0.01
 """Maximum share of resamples without variance (ties), for which t is undefined."""
 
 Array = NDArray[np.float64]
+
+
+def finite_mean(values: Iterable[float]) -> float:
+    """Return the mean of the finite values, NaN without any."""
+    known = [value for value in values if math.isfinite(value)]
+    return fmean(known) if known else math.nan
 
 
 def mean_interval(values: Sequence[float]) -> Interval:

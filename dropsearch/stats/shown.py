@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
-from dropsearch.core.records import Interval
+from dropsearch.core.records import Comparison
 
 SIGNIFICANT = 0.05
 """A difference is shown only if its p-value after Holm's adjustment is below this."""
 
 
-class Contrast(Protocol):
-    """A difference with the values that decide whether it is shown."""
-
-    @property
-    def difference(self) -> Interval:
-        """The estimate and its 95 % interval."""
-        ...
-
-    @property
-    def p_holm(self) -> float:
-        """p value of the test, adjusted for all contrasts of its family."""
-        ...
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """Sources of variation that the interval and p do not cover."""
-        ...
-
-
-def shown_side(found: Contrast) -> Literal[-1, 0, 1]:
+def shown_side(found: Comparison) -> Literal[-1, 0, 1]:
     """Return the side of zero on which a difference is shown to lie: -1, 1, or 0 if it is not shown.
 
     A difference is shown if p after Holm is below 0.05, its interval excludes zero, and `missing` is empty.

@@ -143,7 +143,7 @@ class Space:
             return dict.fromkeys(self.sites, 0.0) if self.settings.off_is_given else {}
         if self._form == "typical":
             return dict(self.typical)
-        values = [self._rate(params[name]) for name in self._coordinates]
+        values = [self._rate_distribution.rate(params[name]) for name in self._coordinates]
         if self._form == "per_layer":
             return dict(zip(self.sites, values, strict=True))
         if self._form == "step":
@@ -188,9 +188,6 @@ class Space:
             return self._zero_point()[name]
         return value if low <= value <= high else None
 
-    def _rate(self, coordinate: float) -> float:
-        return self._rate_distribution.rate(coordinate)
-
     @property
     def first_points(self) -> tuple[Params, ...]:
         """Return the points tried first: typical rates, then all rates zero, then those of an earlier study.
@@ -219,16 +216,14 @@ class Space:
         first = mean if self._form == "step" else rates[0]
         ends = {"rate.shared": mean, "rate.first": first, "rate.last": rates[-1]}
         wanted = {f"rate.{name}": rate for name, rate in self.typical.items()} | ends
-        return {name: self._clip(wanted[name]) for name in self._coordinates}
+        low, high = self.settings.low, self.settings.high
+        return {name: min(max(wanted[name], low), high) for name in self._coordinates}
 
     def _zero_point(self) -> Params:
         # Any coordinate below `low` means zero; the middle of that part is well inside the range.
         low = self._rate_distribution.low
         zero = (low + self.settings.low) / 2 if self.settings.zero_share > 0 else self.settings.low
         return dict.fromkeys(self._coordinates, zero)
-
-    def _clip(self, rate: float) -> float:
-        return min(max(rate, self.settings.low), self.settings.high)
 
 
 def _alike(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -14,7 +14,7 @@ from dropsearch.study.trial_entry import TrialKey
 def best_configurations(trials: Sequence[TrialResult], count: int) -> tuple[TrialResult, ...]:
     """Return the `count` completed trials with the least validation loss, best first."""
     complete = [t for t in trials if t.state == "COMPLETE" and t.best is not None]
-    return tuple(sorted(complete, key=lambda t: t.best.objective if t.best else math.inf)[:count])
+    return tuple(sorted(complete, key=lambda trial: trial.objective)[:count])
 
 
 def retraining_count(top_k: int, seeds: int, screening: int) -> int:

@@ -62,9 +62,7 @@ class EarlierStudy:
     def _sources(self, arm: Arm) -> Iterator[TrialResult]:
         yield from self.trials.get(arm.name, ())
         others = [trial for name, trials in self.trials.items() if name != arm.name for trial in trials]
-        yield from sorted(
-            others, key=lambda trial: (ARMS[trial.spec.arm].batchnorm != arm.batchnorm, _objective(trial))
-        )
+        yield from sorted(others, key=lambda trial: (ARMS[trial.spec.arm].batchnorm != arm.batchnorm, trial.objective))
 
 
 @dataclass
@@ -76,10 +74,6 @@ class Points:
     """Reasons by parameter."""
     is_tried: bool = False
     """Whether the space tries one of the earlier study's configurations first anyway."""
-
-
-def _objective(trial: TrialResult) -> float:
-    return trial.best.objective if trial.best else math.inf
 
 
 def _fitted(space: Space, result: TrialResult) -> tuple[Params, dict[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dropsearch.core.override_text import leaves
 from dropsearch.core.records import ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
+from dropsearch.stats.intervals import finite_mean
 
 OWN = "dropsearch"
 OURS = tuple(f"{OWN}/{name}" for name in ("train_loss", "train_loss_as_trained", "train_acc"))
@@ -43,24 +44,24 @@ def of_trial(result: TrialResult) -> dict[str, float]:
 def of_arm(outcome: ArmOutcome) -> dict[str, float]:
     """Return the known summary metrics of an arm by name."""
     shown, found = outcome.monitor, {"trials": float(len(outcome.trials))}
-    if outcome.best is not None and outcome.best.best is not None:
-        found[f"{shown.name}_best"] = shown.objective(outcome.best.best.objective)
+    if outcome.best is not None:
+        found[f"{shown.name}_best"] = shown.objective(outcome.best.objective)
     if outcome.winner is not None:
         found[f"{shown.name}_confirmed"] = shown.objective(outcome.winner.mean_val_loss)
     if outcome.test is not None:
         for name, scores in (("test_acc", outcome.test.acc), (outcome.test.loss_name, outcome.test.loss)):
-            values = [score for score in scores if math.isfinite(score)]
-            found[name] = sum(values) / len(values) if values else math.nan
+            found[name] = finite_mean(scores)  # over the seeds with a score, as in every report
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
 def params_of(spec: TrialSpec) -> dict[str, Any]:
     """Return a trial's parameters: rates by site, optimizer settings, other searched values, arm and seed."""
     found: dict[str, Any] = {"arm": spec.arm, **{f"rate.{site}": rate for site, rate in spec.rates.items()}}
-    found |= {"lr": spec.lr, "weight_decay": spec.weight_decay, **spec.hyperparameters}
-    found |= {"seed": spec.seed, "number": spec.number, "configuration": spec.configuration}
+    searched = {"lr": spec.lr, "weight_decay": spec.weight_decay}
+    found |= {name: value for name, value in searched.items() if not math.isnan(value)}
+    found |= {**spec.hyperparameters, "seed": spec.seed, "number": spec.number, "configuration": spec.configuration}
     found |= {"variation": spec.variation or None}
-    return {name: value for name, value in found.items() if value is not None and not _is_nan(value)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,10 +76,6 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
 def of_summary(summary: Summary) -> dict[str, float]:
     """Return the numbers of all arms, each under ``dropsearch/ARM/``."""
     return {f"{OWN}/{arm}/{name}": value for arm, each in summary.arms.items() for name, value in of_arm(each).items()}
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 class EndedTrials:

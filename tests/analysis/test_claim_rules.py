@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dropsearch.analysis.claim_rules import RULES, Finding, Rule, answer, answer_no_worse, settled, unsettled
-from dropsearch.core.records import Interval
+from dropsearch.core.records import Comparison, Interval
 
 MARGIN = 0.01
 ORDER = {"did not hold": 0, "undecided": 1, "held": 2}
@@ -117,16 +117,9 @@ def test_being_no_worse_is_monotone_too(at: list[float], up: float, side: int) -
 
 
 def found(low: float, high: float, p: float = 0.01, seeds: int = 10, **options: object) -> Finding:
-    number = Finding(
-        label="gap, dropout minus none",
-        subject="gap",
-        of="in dropout than in none",
-        difference=interval(low, high),
-        p_holm=p,
-        seeds=seeds,
-        family=5,
-        unit="nats",
-    )
+    difference = interval(low, high) if seeds > 1 else Interval(low, math.nan, math.nan)
+    contrast = Comparison("dropout", "none", "gap_best", (0.0,) * seeds, difference, p, p_holm=p)
+    number = Finding("gap, dropout minus none", "gap", "in dropout than in none", contrast, family=5, unit="nats")
     return dataclasses.replace(number, **options)  # type: ignore[arg-type]
 
 
@@ -178,7 +171,7 @@ def found(low: float, high: float, p: float = 0.01, seeds: int = 10, **options: 
             "p 0.01 after Holm, 10 seeds): a loss of 1 points, the smallest that would matter, is ruled out.",
         ),
         (
-            dataclasses.replace(found(0, 0, p=1.0, seeds=1), difference=Interval(-0.03, math.nan, math.nan)),
+            found(-0.03, -0.03, p=1.0, seeds=1),
             False,
             "Gap is 0.03 nats lower in dropout than in none (p 1 after Holm, 1 seed): "
             "there are too few seeds for an interval.",

@@ -100,7 +100,8 @@ def test_values_outside_the_space_are_left_out(settings: Any, rates: Any, left_o
     (point,) = found.points
     assert point.keys() <= space.distributions.keys()
     assert all(space.distributions[name]._contains(value) for name, value in point.items())
-    assert {site: space._rate(point[f"rate.{site}"]) for site in "ab" if f"rate.{site}" in point} == kept
+    rates = {site: point[f"rate.{site}"] for site in "ab" if f"rate.{site}" in point}
+    assert {site: space._rate_distribution.rate(each) for site, each in rates.items()} == kept
 
 
 @pytest.mark.parametrize(

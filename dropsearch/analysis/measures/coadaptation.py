@@ -13,6 +13,7 @@ from dropsearch.analysis.measures.activations import Hidden, hearing, hidden_lay
 from dropsearch.analysis.measures.protocol import Examples, Measured, TrainedModel
 from dropsearch.analysis.measures.scores import accuracy
 from dropsearch.core.records import Quantity
+from dropsearch.stats.intervals import finite_mean
 
 VALUES = {
     "correlation": Quantity("mean |correlation| between hidden units", higher_is_better=False),
@@ -44,7 +45,7 @@ def measure(trained: TrainedModel) -> Measured:
     examples = trained.held_out.sample(EXAMPLES, trained.settings.seed)
     layers, logits = hidden_layers(trained, examples.inputs)
     each = [layer_measures(layer.values) for layer in layers]
-    values = {name: _mean([found[name] for found in each]) for name in each[0]}
+    values = {name: finite_mean(found[name] for found in each) for name in each[0]}
     curve = [accuracy(logits, examples.targets), *_knockout(trained, examples, layers)]
     return Measured({**values, "knockout_area": relative_area(SHARES, curve)}, {"knockout": (SHARES, curve)})
 
@@ -131,9 +132,3 @@ def _accuracy_without(
 
     with torch.no_grad(), hearing(trained.module, replaced):
         return accuracy(trained.predict(*examples.inputs), examples.targets)
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Return the mean over the layers with a number."""
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan

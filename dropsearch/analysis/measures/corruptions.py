@@ -37,7 +37,7 @@ Corruption = Callable[[Features, float, torch.Generator], Tensor]
 
 def noise(of: Features, amount: float, generator: torch.Generator) -> Tensor:
     """Add Gaussian noise whose standard deviation is `amount` times that of the data."""
-    return of.x + amount * of.std * _normal(of.x, generator)
+    return of.x + amount * of.std * torch.randn(of.x.shape, generator=generator).to(of.x)
 
 
 def salt_and_pepper(of: Features, amount: float, generator: torch.Generator) -> Tensor:
@@ -140,7 +140,3 @@ def _real_steps(examples: Examples) -> Tensor | None:
     if lengths.shape != examples.targets.shape or lengths.is_floating_point():
         return None
     return (torch.arange(examples.inputs[0].shape[1], device=lengths.device) < lengths[:, None])[..., None]
-
-
-def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator).to(x)

@@ -17,6 +17,7 @@ from dropsearch.analysis.measures.passes import Sampling, has_dropout, logits_of
 from dropsearch.analysis.measures.protocol import Measured, TrainedModel
 from dropsearch.analysis.measures.scores import accuracy
 from dropsearch.core.records import Quantity
+from dropsearch.stats.intervals import finite_mean
 
 VALUES = {
     "shift_min": Quantity("lowest variance without dropout relative to that with it, of BatchNorms"),
@@ -47,20 +48,13 @@ def measure(trained: TrainedModel) -> Measured:
     if not any(isinstance(part, BatchNormBase) for part in trained.module.modules()):
         return Measured(dict.fromkeys(VALUES, math.nan))
     before, after = recalibration(trained)
-    accuracies = {
-        "accuracy_as_trained": before,
-        "accuracy_recalibrated": after,
-        "recalibration_gain": after - before,
-    }
+    gain = after - before
+    accuracies = {"accuracy_as_trained": before, "accuracy_recalibrated": after, "recalibration_gain": gain}
     if not has_dropout(trained):
         return Measured({**dict.fromkeys(VALUES, math.nan), **accuracies})
     ratios = list(shifts(trained).values())
-    known = [ratio for ratio in ratios if math.isfinite(ratio)]
-    values = {
-        "shift_min": min(known, default=math.nan),
-        "shift_mean": sum(known) / len(known) if known else math.nan,
-        **accuracies,
-    }
+    lowest = min(filter(math.isfinite, ratios), default=math.nan)
+    values = {"shift_min": lowest, "shift_mean": finite_mean(ratios), **accuracies}
     return Measured(values, {"shift": (range(1, len(ratios) + 1), ratios)} if ratios else {})
 
 

@@ -69,7 +69,7 @@ class Confirmed:
     @property
     def val_loss(self) -> tuple[float, ...]:
         """Best objective (validation loss) of each seed; inf if the retraining failed in any epoch."""
-        return tuple(r.best.objective if r.best and r.state != "FAIL" else math.inf for r in self.results)
+        return tuple(math.inf if result.state == "FAIL" else result.objective for result in self.results)
 
     @property
     def val_acc(self) -> tuple[float, ...]:
@@ -84,7 +84,7 @@ class Confirmed:
     @property
     def best(self) -> TrialResult:
         """The retraining with the lowest objective, whose model is kept."""
-        return min(self.results, key=lambda result: result.best.objective if result.best else math.inf)
+        return min(self.results, key=lambda result: result.objective)
 
     @property
     def drops(self) -> bool:
@@ -149,7 +149,7 @@ class ArmOutcome:
     def best(self) -> TrialResult | None:
         """The search trial with the lowest objective (validation loss), before confirmation."""
         complete = [t for t in self.trials if t.state == "COMPLETE" and t.best is not None]
-        return min(complete, key=lambda t: t.best.objective if t.best else math.inf, default=None)
+        return min(complete, key=lambda trial: trial.objective, default=None)
 
     @property
     def chosen(self) -> TrialResult | None:

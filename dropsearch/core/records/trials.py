@@ -147,3 +147,8 @@ class TrialResult:
         """The epoch with the lowest finite objective (the validation loss), or None if there is none."""
         finite = [point for point in self.curve if math.isfinite(point.objective)]
         return min(finite, key=lambda point: point.objective, default=None)
+
+    @property
+    def objective(self) -> float:
+        """The lowest finite objective; infinite if there is none."""
+        return self.best.objective if self.best else math.inf

@@ -11,7 +11,6 @@ from typing import Any
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
-from dropsearch.core.printable import tell
 from dropsearch.core.processes import Stopwatch
 from dropsearch.core.records import ARMS, ArmOutcome, Summary
 from dropsearch.experiment import build, engines, phases
@@ -92,7 +91,7 @@ def _recorded_before(folder: Path) -> dict[str, Any]:
 
 
 def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], before: Mapping[str, Any]) -> Summary:
-    try:
+    with run.closed_on_failure():
         run.tracker.connect(f"{run.context.config.model.name}-{run.context.source.name}")
         make_output_folder(run.context.folder)
         run.start_tracking(storage, amends=True)
@@ -107,12 +106,4 @@ def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], b
             "config": {**found.config, "task": "search"},
             **before,
         }
-        summary = dataclasses.replace(found, **recorded)
-        summary = run.finish(summary)
-    except BaseException:
-        run.progress.close("failed")
-        run.tracker.close("FAILED")
-        raise
-    for problem in run.tracker.problems:
-        tell(f"tracking: {problem}")
-    return summary
+        return run.finish(dataclasses.replace(found, **recorded))

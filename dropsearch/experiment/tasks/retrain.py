@@ -19,38 +19,30 @@ from dropsearch.experiment.artifacts import why_not_loaded
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.interruption import Interruption
-from dropsearch.experiment.provenance import reload_command, shown_config, versions
+from dropsearch.experiment.provenance import reload_command, summary_of
 from dropsearch.experiment.scoring import monitored_metric
 from dropsearch.report.results import load_summary, save_summary
+from dropsearch.training.protocols import GivenTrials
 from dropsearch.training.sequential import SequentialEngine
 
 
-class _OneTrial:
-    """A feed of a single trial."""
+class _PrintedTrial(GivenTrials):
+    """A feed of one trial, whose epochs are printed."""
 
-    most_at_once: int | None = 1
-    held = False
-
-    def __init__(self, spec: TrialSpec, cancelled: Interruption, monitor: Monitor) -> None:
-        self.monitor = monitor
-        self._spec: TrialSpec | None = spec
-        self.cancelled = cancelled
-        self.result: TrialResult | None = None
-
-    def ask(self, count: int) -> list[TrialSpec]:
-        spec, self._spec = self._spec, None
-        return [] if spec is None else [spec]
+    def __init__(self, spec: TrialSpec, interruption: Interruption, monitor: Monitor) -> None:
+        super().__init__([spec])
+        self._interruption, self._monitor = interruption, monitor
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
         for _, metrics in reports:
             print(
                 f"epoch {metrics.epoch + 1}: train loss {metrics.train_loss:.4f} ({metrics.train_loss_as_trained:.4f} "
-                f"as trained), {_validated(metrics, self.monitor)}"
+                f"as trained), {_validated(metrics, self._monitor)}"
             )
-        return [False for _ in reports]
+        return super().report(reports)
 
-    def tell(self, results: Sequence[TrialResult]) -> None:
-        (self.result,) = results
+    def cancelled(self) -> bool:
+        return self._interruption()
 
 
 def retrain(config: Config) -> int:
@@ -72,14 +64,14 @@ def retrain(config: Config) -> int:
         configuration=0,
     )
     interruption = Interruption()
-    feed = _OneTrial(spec, interruption, context.monitor)
+    feed = _PrintedTrial(spec, interruption, context.monitor)
     with temporary_path(context.folder / f"{wanted.arm}-{wanted.seed}.ckpt") as trained:
         with interruption.listening():
             SequentialEngine(context.make_module, context.source, context.settings, lambda _: trained).run(feed)
         if interruption.requested:
             print("stopped: nothing was kept")
             return STOPPED
-        result = feed.result
+        result = feed.results.get(spec.number)
         if result is None or result.best is None or result.state == "FAIL":
             raise RunError(f"the training failed ({result.reason if result else 'nothing was trained'})")
         path, summary = _keep(context, result, trained)
@@ -136,22 +128,10 @@ def _check_sites(config: Config, known: list[str]) -> None:
 
 def _summary(context: ExperimentContext, result: TrialResult) -> Summary:
     """Return what `SearchResult.load` reads: one arm with one configuration, trained once."""
-    config, arm, winner = context.config, ARMS[result.spec.arm], Confirmed(0, (result,))
-    return Summary(
-        study=config.study.name,
-        model=config.model.name,
-        data=context.source.name,
-        seed=config.seed,
-        versions=versions(),
-        seconds=result.seconds,
-        engine="sequential",
-        sites=context.sites,
-        arms={arm.name: ArmOutcome(arm, (), (winner,), winner, monitor=context.monitor)},
-        comparisons=(),
-        config=shown_config(config, context.modules.data_arguments),
-        monitor=context.monitor,
-        comparison_metric=monitored_metric(context.monitor, has_test=False),
-    )
+    arm, winner = ARMS[result.spec.arm], Confirmed(0, (result,))
+    outcome = ArmOutcome(arm, (), (winner,), winner, monitor=context.monitor)
+    metric = monitored_metric(context.monitor, has_test=False)
+    return summary_of(context, {arm.name: outcome}, metric, engine="sequential", seconds=result.seconds, comparisons=())
 
 
 def _print_result(context: ExperimentContext, summary: Summary, result: TrialResult, path: Path) -> None:

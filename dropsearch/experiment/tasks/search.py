@@ -34,14 +34,10 @@ def search(config: Config, watch: Stopwatch | None = None) -> int:
     return 0 if any(arm.best for arm in summary.arms.values()) else FAILED
 
 
+@engines.torch_settings_kept()
 def searched(config: Config, watch: Stopwatch | None = None) -> Summary:
     """Search, confirm, test, write all files, and return the summary."""
     watch = watch or Stopwatch()
-    with engines.torch_settings_kept():
-        return _searched(config, watch)
-
-
-def _searched(config: Config, watch: Stopwatch) -> Summary:
     with preparing("reading the data and inspecting the module"):
         context = build_context(config)
     try_end(context)

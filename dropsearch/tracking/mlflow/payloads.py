@@ -15,6 +15,7 @@ from typing import Any
 from dropsearch.core.override_text import leaves
 from dropsearch.core.printable import printable
 from dropsearch.core.records import ArmEvidence, ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
+from dropsearch.stats.intervals import finite_mean
 from dropsearch.tracking import metrics
 from dropsearch.tracking.metrics import OWN, of_trial
 
@@ -43,7 +44,8 @@ def key(*parts: str) -> str:
     name = re.sub(r"[^/\w.\- :]", "_", ".".join(parts).replace("#", ":"))
     if posixpath.normpath(name) != name or name == "." or name.startswith(("/", "..")):
         name = "_" + name.replace("/", ".")
-    return name if len(name) <= KEY_LENGTH else f"{name[: KEY_LENGTH - 9]}-{_digest(name)}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return name if len(name) <= KEY_LENGTH else f"{name[: KEY_LENGTH - 9]}-{digest}"
 
 
 def cut(text: str, length: int) -> str:
@@ -54,10 +56,6 @@ def cut(text: str, length: int) -> str:
 def words(text: str) -> str:
     """Return text for a Markdown description: one line without control characters or markup."""
     return _MARKUP.sub(r"\\\g<0>", printable(" ".join(text.split())))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:
@@ -76,16 +74,16 @@ def params_of(spec: TrialSpec) -> dict[str, str]:
 
 def points_of(point: EpochMetrics) -> Points:
     """Return one epoch's points; an unmeasured accuracy or train loss (NaN) has none."""
-    always = {f"{OWN}/train_loss_as_trained": point.train_loss_as_trained, "val_loss": point.val_loss}
     values = {
         f"{OWN}/train_loss": point.train_loss,
-        **always,
+        f"{OWN}/train_loss_as_trained": point.train_loss_as_trained,
+        "val_loss": point.val_loss,
         f"{OWN}/train_acc": point.train_acc,
         "val_acc": point.val_acc,
     }
+    # A user module may log no loss, and its metrics keep their names.
+    always = () if point.monitored is not None else (f"{OWN}/train_loss_as_trained", "val_loss")
     known = {name: value for name, value in values.items() if name in always or not math.isnan(value)}
-    if point.monitored is not None:  # a user module may log no loss; its metrics keep their names
-        known = {name: value for name, value in known.items() if not math.isnan(value)}
     known |= {key(name): value for name, value in point.logged.items()}
     return [(name, float(value), point.epoch) for name, value in known.items()]
 
@@ -111,22 +109,13 @@ def state_of(result: TrialResult) -> dict[str, str]:
 
 def scores_of(outcome: ArmOutcome) -> dict[str, float]:
     """Return the known summary metrics of an arm by name, which its run has under `dropsearch/`."""
-    scores: dict[str, float] = {"trials": float(len(outcome.trials))}
+    scores = {key(name): value for name, value in metrics.of_arm(outcome).items()}
     for state in ("COMPLETE", "PRUNED", "FAIL"):
         scores[f"trials_{state.lower()}"] = float(sum(trial.state == state for trial in outcome.trials))
     if outcome.best is not None and outcome.best.best is not None:
-        scores["val_loss_best"] = outcome.best.best.val_loss
-        if not outcome.monitor.is_val_loss:
-            name = key(outcome.monitor.name)
-            scores[f"{name}_best"] = outcome.monitor.objective(outcome.best.best.objective)
-        scores["val_acc_best"] = outcome.best.best.val_acc
+        scores |= {"val_loss_best": outcome.best.best.val_loss, "val_acc_best": outcome.best.best.val_acc}
     if outcome.winner is not None:
-        scores[f"{key(outcome.monitor.name)}_confirmed"] = outcome.monitor.objective(outcome.winner.mean_val_loss)
-        scores["val_acc_confirmed"] = _mean(outcome.winner.val_acc)
-    if outcome.test is not None:
-        # Over the seeds with a score, as in every report.
-        for name, values in (("test_acc", outcome.test.acc), (_tested(outcome), outcome.test.loss)):
-            scores[name] = _mean([value for value in values if math.isfinite(value)])
+        scores["val_acc_confirmed"] = finite_mean(outcome.winner.val_acc)
     # The parent run has one name for val/acc and val_acc; the monitored metric keeps its own.
     monitored = {f"{key(outcome.monitor.name)}_{kind}" for kind in ("best", "confirmed")} & scores.keys()
     taken = {_flat(name) for name in monitored}
@@ -152,12 +141,8 @@ def answer_of(arm: str, outcome: ArmOutcome) -> Points:
 
 def measures_of(found: ArmEvidence) -> dict[str, float]:
     """Return the mean over seeds of each available measure of an arm's winner."""
-    finite = {name: [value for value in values if math.isfinite(value)] for name, values in found.measures.items()}
-    return {name: _mean(values) for name, values in finite.items() if values}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+    means = {name: finite_mean(values) for name, values in found.measures.items()}
+    return {name: mean for name, mean in means.items() if not math.isnan(mean)}
 
 
 def chosen_params_of(outcome: ArmOutcome) -> dict[str, str]:
