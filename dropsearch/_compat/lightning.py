@@ -34,13 +34,13 @@ def trainer_class(package: str) -> type[Any]:
     return import_module(package).Trainer
 
 
-def idle_trainer(package: str, **options: Any) -> Any:
-    """Return a silent Trainer of a package on the CPU, which fits nothing."""
+def idle_trainer(package: str, accelerator: str = "cpu", **options: Any) -> Any:
+    """Return a silent Trainer of a package that fits nothing."""
     with quiet_loggers(logging.ERROR), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its warnings concern users who create a Trainer themselves
         return trainer_class(package)(
-            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, **options,
+            accelerator=accelerator, devices=1, plugins=[one_process(package)], logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **options,
         )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def with_trainer(datamodule: Any) -> Iterator[None]:
         yield
         return
     package = "pytorch_lightning" if kinds[0].__module__.startswith("pytorch_lightning.") else "lightning.pytorch"
-    datamodule.trainer = idle_trainer(package, devices=1, plugins=[one_process(package)])
+    datamodule.trainer = idle_trainer(package)
     try:
         yield
     finally:

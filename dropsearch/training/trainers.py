@@ -108,24 +108,16 @@ def with_steps(trainer: AnyTrainer, batches: float) -> AnyTrainer:
 
     An infinite number of batches per epoch gives -1 steps, as in Lightning.
     """
-    accumulated = trainer.accumulate_grad_batches
-    each = -1 if batches == math.inf else -(-int(batches) // accumulated)
-    steps = -1 if batches == math.inf else each * max(trainer.max_epochs or 0, 1)
+    epochs, each = max(trainer.max_epochs or 0, 1), trainer.accumulate_grad_batches
+    steps = -1 if batches == math.inf else -(-int(batches) // each) * epochs
     trainer.__class__ = type(type(trainer).__name__, (type(trainer),), {"estimated_stepping_batches": steps})
     return trainer
 
 
-def bare_trainer(loader: Any, max_epochs: int, accumulation: int = 1) -> Any:
-    """Return a Trainer on the CPU that fits nothing, for schedules that read its number of steps over a loader."""
-    with quiet_lightning():
-        trainer = lightning.trainer_class("lightning.pytorch")(
-            max_epochs=max_epochs,
-            accumulate_grad_batches=accumulation,
-            accelerator="cpu",
-            barebones=True,
-            plugins=[lightning.one_process()],
-        )
-    return with_steps(trainer, batches_in(loader))
+def bare_trainer(loader: Any, max_epochs: int, accumulation: int = 1, accelerator: str = "cpu") -> Any:
+    """Return a Trainer that fits nothing, for schedules that read its number of steps over a loader."""
+    options = {"max_epochs": max_epochs, "accumulate_grad_batches": accumulation}
+    return with_steps(lightning.idle_trainer("lightning.pytorch", accelerator, **options), batches_in(loader))
 
 
 def as_list(given: Any) -> list[Any]:

@@ -33,12 +33,8 @@ def absent_sites(
         changed = dict(arguments)
         for path in paths:
             changed = _with(changed, path, TRIED)
-        try:
-            module = build({path[0]: changed[path[0]] for path in paths})
-            found = take_inventory(DryRun(module, on_device_of(module, batch), "task=sites"), {})
-        except (InputError, ValueError, TypeError):  # the module cannot be built with this value
-            return ()
-        return tuple(site.name for site in found if site.controllable and site.name not in known)
+        found = _sites(build, {path[0]: changed[path[0]] for path in paths}, batch)
+        return tuple(site.name for site in found if site.name not in known)
 
     zeros = list(_zeros(arguments))
     if not zeros or not (together := appearing(zeros)):
@@ -63,19 +59,21 @@ def rates_set_by(
     """
     found = {}
     for name, ends in searched.items():
-        rates = [_own_rates(build, {name: value}, batch) for value in (ends[0], ends[-1])]
+        built = [_sites(build, {name: value}, batch) for value in (ends[0], ends[-1])]
+        rates = [{site.name: site.rate for site in each if not math.isnan(site.rate)} for each in built]
         sites = tuple(site for site, rate in rates[0].items() if rates[1].get(site, rate) != rate)
         found |= {name: sites} if sites else {}
     return found
 
 
-def _own_rates(build: Callable[[dict[str, Any]], Any], changed: dict[str, Any], batch: Any) -> dict[str, float]:
+def _sites(build: Callable[[dict[str, Any]], Any], changed: dict[str, Any], batch: Any) -> list[Site]:
+    """Return the controllable sites of a module with changed arguments; none if it cannot be built with these."""
     try:
         module = build(changed)
         found = take_inventory(DryRun(module, on_device_of(module, batch), "task=sites"), {})
-    except (InputError, ValueError, TypeError):  # the module cannot be built with this value
-        return {}
-    return {site.name: site.rate for site in found if site.controllable and not math.isnan(site.rate)}
+    except (InputError, ValueError, TypeError):
+        return []
+    return [site for site in found if site.controllable]
 
 
 def describe_rates(found: Mapping[str, tuple[str, ...]]) -> str:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 
-from dropsearch._compat.lightning import one_process
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.records import State, TrialResult, TrialSpec
 from dropsearch.core.user_errors import described
@@ -18,7 +17,7 @@ from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.logged_steps import in_precision, runs_aside, set_to_train
 from dropsearch.training.protocols import CheckpointPath, DataSource, Feed, TrainerSettings, validates_by_row
 from dropsearch.training.sequential import ModuleFactory
-from dropsearch.training.trainers import as_list, batches_in, quiet_lightning, with_steps
+from dropsearch.training.trainers import as_list, bare_trainer, batches_in, quiet_lightning
 from dropsearch.training.vectorized.observation import traits_of
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_traits import StepTraits
@@ -39,8 +38,8 @@ class RowSource:
         self.make_module, self.data, self.settings = make_module, data, settings
         self.feed, self.checkpoint_path = feed, checkpoint_path
         # A module that builds a schedule may read the number of steps from its Trainer.
-        with quiet_lightning():
-            self._trainer = with_steps(_idle_trainer(settings), batches_in(data.train_loader(0)))
+        given = settings.max_epochs, settings.accumulation, settings.accelerator
+        self._trainer = bare_trainer(data.train_loader(0), *given)
         if settings.accumulation > 1 and self._trainer.estimated_stepping_batches == -1:
             why = "with a loader that does not know its length works with sequential training only"
             raise UnsupportedError(f"trainer.accumulate_grad_batches {why}")
@@ -115,18 +114,3 @@ class RowSource:
         module.load_state_dict(trial_row.best or {})
         self._trainer.strategy.connect(module)
         return save_checkpoint(self._trainer, path)
-
-
-def _idle_trainer(settings: TrainerSettings) -> Trainer:
-    """Return a Trainer that fits nothing: modules read its number of steps, and it saves their weights."""
-    return Trainer(
-        max_epochs=settings.max_epochs,
-        accumulate_grad_batches=settings.accumulation,
-        accelerator=settings.accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        plugins=[one_process()],
-    )
