@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -224,12 +225,15 @@ def _mapping_like(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Return whether two leaves are equal tensors, equal plain values, or the same object."""
+    """Return whether two leaves are equal tensors, arrays or plain values, or the same object; NaN equals NaN."""
     if isinstance(one, Tensor) or isinstance(other, Tensor):
         return isinstance(one, Tensor) and isinstance(other, Tensor) and _equal(one, other)
-    if one is other:
-        return True
-    return type(one) is type(other) and isinstance(one, str | bytes | int | float | complex) and one == other
+    if one is other or type(one) is not type(other):
+        return one is other
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    is_plain = isinstance(one, str | bytes | int | float | complex | np.generic | set)
+    return is_plain and bool(one == other or (one != one and other != other))
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
@@ -237,4 +241,5 @@ def _equal(one: Tensor, other: Tensor) -> bool:
         return False
     if one.layout is not torch.strided:
         return _equal(one.to_dense(), other.to_dense())
+    other = other.to(one.device)
     return torch.equal(one.nan_to_num(), other.nan_to_num()) if one.is_floating_point() else torch.equal(one, other)

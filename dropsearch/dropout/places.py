@@ -115,30 +115,22 @@ def named_functions(kind: type) -> tuple[Any, ...]:
 @cache
 def names_in(kind: type) -> frozenset[str]:
     """Return the names of all attributes and globals that the code of a class and its bases uses."""
-    return frozenset(name for function in _class_functions(kind) for name in _names(as_written(function).__code__))
+    return frozenset(
+        name for function in _class_functions(kind) for code in codes_of(function) for name in code.co_names
+    )
 
 
 @cache
-def read_names(kinds: frozenset[type]) -> frozenset[str]:
-    """Return the names of all attributes that the code of classes reads outside of hooks, which begin with ``on_``.
+def step_names(kinds: frozenset[type]) -> frozenset[str]:
+    """Return the names of attributes and globals that the code of classes reads in what may run in a step.
 
-    Strings in the code count, as names for `getattr`, and so does a global such as `getattr` itself, unless its name is
-    a string in the code.
+    What only hooks and `configure_optimizers` call does not. Strings in the code count, as names for `getattr`, and so
+    does a global such as `getattr` itself, unless its name is a string in the code.
     """
-    functions = (each for each in functions_of(kinds) if not each.__name__.startswith("on_"))
-    found = {name for function in functions for name in _loaded(as_written(function).__code__)}
-    return frozenset(found | {"_hparams"} if "hparams" in found else found)
-
-
-@cache
-def step_names(kinds: frozenset[type], *, of_hooks: bool = True) -> frozenset[str]:
-    """Return the names that the code of classes reads in what may run in a step.
-
-    What only `configure_optimizers` calls does not, nor, without `of_hooks`, what only hooks call.
-    """
-    apart = ("configure_optimizers",) if of_hooks else ("configure_optimizers", "on_")
-    read = {each: {*_loaded(as_written(each).__code__)} for each in functions_of(kinds)}
-    of_others = {name for each in read if each.__name__.startswith(apart) for name in read[each]}
+    read = {each: {*_loaded(each)} for each in functions_of(kinds)}
+    of_others = {
+        name for each in read if each.__name__.startswith(("configure_optimizers", "on_")) for name in read[each]
+    }
     in_steps = {each: read[each] for each in step_functions(kinds)}
     callers = Counter(name for each, names in in_steps.items() for name in names - {each.__name__})
     bases = [base for kind in kinds for base in kind.__mro__ if base.__module__.startswith(("torch.", *PREFIXES))]
@@ -173,16 +165,23 @@ def functions_of(kinds: frozenset[type]) -> frozenset[FunctionType]:
     return frozenset(methods | {each for each in reached if isinstance(each, FunctionType) and _is_users(each)})
 
 
-def _loaded(code: CodeType) -> Iterator[str]:
-    found = list(dis.get_instructions(code))
-    for at, each in enumerate(found, 1):
-        is_constant = each.argval == "getattr" and _names_a_constant(found[at:])
-        if each.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL") and not is_constant:
-            yield each.argval
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _loaded(inner)
-        yield from (each for each in (inner if isinstance(inner, tuple) else [inner]) if isinstance(each, str))
+def codes_of(function: FunctionType) -> Iterator[CodeType]:
+    """Yield the code of a function as it is written, and those of its inner functions."""
+    waiting = [as_written(function).__code__]
+    while waiting:
+        yield (code := waiting.pop(0))
+        waiting[:0] = [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+
+
+def _loaded(function: FunctionType) -> Iterator[str]:
+    for code in codes_of(function):
+        found = list(dis.get_instructions(code))
+        for at, each in enumerate(found, 1):
+            is_constant = each.argval == "getattr" and _names_a_constant(found[at:])
+            if each.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL") and not is_constant:
+                yield each.argval
+        for held in code.co_consts:
+            yield from (each for each in (held if isinstance(held, tuple) else [held]) if isinstance(each, str))
 
 
 def _names_a_constant(following: list[dis.Instruction]) -> bool:
@@ -195,13 +194,6 @@ def _names_a_constant(following: list[dis.Instruction]) -> bool:
     return name.opname == "LOAD_CONST" and isinstance(name.argval, str) and is_alone
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _names(inner)
-
-
 def forget_classes() -> None:
     """Clear the caches of classes after a new operation is registered."""
     for known in (static_places, named_functions, names_in, reached_functions):
@@ -210,7 +202,7 @@ def forget_classes() -> None:
 
 def _dropout_calls(kind: type) -> Iterator[tuple[Place, Any]]:
     for function in _class_functions(kind):
-        for place, held in _named(as_written(function).__code__, function.__globals__):
+        for place, held in _named(function):
             if isinstance(held, Callable) and is_dropout_function(held):
                 yield place, held
 
@@ -231,23 +223,21 @@ def _functions(owner: type) -> list[FunctionType]:
     return sorted(functions, key=lambda function: as_written(function).__code__.co_firstlineno)
 
 
-def _named(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[Place, Any]]:
+def _named(function: FunctionType) -> Iterator[tuple[Place, Any]]:
     """Yield each place in a function and its inner functions that names a global or a member of a Python module."""
-    held: Any = None
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "LOAD_GLOBAL":
-            held = names.get(instruction.argval)
-        elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and isinstance(held, ModuleType):
-            held = getattr(held, str(instruction.argval), None)
-        elif instruction.opname not in ("CACHE", "PUSH_NULL", "PRECALL"):
-            held = None
-        at = instruction.positions
-        if at is not None and held is not None and not isinstance(held, ModuleType):
-            yield (code.co_filename, code.co_qualname, at.lineno, at.col_offset), held
-            held = None
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _named(inner, names)
+    for code in codes_of(function):
+        held: Any = None
+        for instruction in dis.get_instructions(code):
+            if instruction.opname == "LOAD_GLOBAL":
+                held = function.__globals__.get(instruction.argval)
+            elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and isinstance(held, ModuleType):
+                held = getattr(held, str(instruction.argval), None)
+            elif instruction.opname not in ("CACHE", "PUSH_NULL", "PRECALL"):
+                held = None
+            at = instruction.positions
+            if at is not None and held is not None and not isinstance(held, ModuleType):
+                yield (code.co_filename, code.co_qualname, at.lineno, at.col_offset), held
+                held = None
 
 
 @cache
@@ -260,7 +250,7 @@ def reached_functions(kind: type) -> frozenset[Any]:
     waiting = list(_class_functions(kind))
     while waiting:
         function = waiting.pop()
-        for _, held in _named(as_written(function).__code__, function.__globals__):
+        for _, held in _named(function):
             with suppress(TypeError):  # not hashable
                 if held not in found and isinstance(held, Callable):
                     found.add(held)

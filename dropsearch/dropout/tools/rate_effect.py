@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dropsearch.core.batches import tensors
 from dropsearch.core.errors import InputError
+from dropsearch.core.global_state import reseed
 from dropsearch.dropout.tools.dry_run import DryRun
 from dropsearch.dropout.trial_control import TrialControl
 
@@ -61,7 +60,7 @@ class RateEffect:
         with self.dry_run.unchanged():
             if self.train:
                 module.train()
-            _seed_all(module)
+            reseed(0)
             with control.watching(), control.training_step(0):
                 result = self.dry_run.run()
             found = list(tensors(result))
@@ -82,15 +81,6 @@ def _gradients(module: nn.Module, results: list[Tensor]) -> list[Tensor]:
     else:
         given = torch.autograd.grad(total, trained, allow_unused=True) if trained else []
     return [torch.zeros(()) if each is None else each for each in given]
-
-
-def _seed_all(module: nn.Module) -> None:
-    torch.default_generator.manual_seed(0)
-    for device in {parameter.device for parameter in module.parameters() if parameter.device.type == "cuda"}:
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(0)
-    random.seed(0)
-    np.random.seed(0)
 
 
 def largest_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dropsearch.core.contents import CHANGEABLE, fill, is_same, snapshot
 from dropsearch.core.global_state import generators_kept
 
 Undo = Callable[[], Any]
-
-_CONTAINERS = (list, dict, set, deque)
 
 
 def hidden_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -38,7 +36,7 @@ class ModuleSnapshot:
     """The state of a module and of random generators, which can be restored."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._undo: list[Undo] = [_random_state(module)]
+        self._undo: list[Undo] = [_random_state()]
         seen: set[int] = set()
         hidden = (part for top in hidden_modules(module).values() for part in top.modules())
         for part in (*module.modules(), *hidden):
@@ -87,29 +85,10 @@ def _inside(value: Any, seen: set[int]) -> Undo | None:
         return _content(value)
     if isinstance(value, torch.Generator):
         return functools.partial(value.set_state, value.get_state())
-    if isinstance(value, _CONTAINERS):
-        return _contents(value)
+    if isinstance(value, CHANGEABLE):
+        before = snapshot(value)
+        return lambda: None if is_same(before, value) else fill(value, before)
     return None
-
-
-def _contents(value: Any) -> Undo:
-    before = value.copy()
-
-    def undo() -> None:
-        items = list(value.items()) if isinstance(value, dict) else list(value)
-        old = list(before.items()) if isinstance(before, dict) else list(before)
-        if len(items) == len(old) and all(_same(a, b) for a, b in zip(items, old, strict=True)):
-            return
-        value.clear()
-        value.extend(before) if isinstance(value, list | deque) else value.update(before)
-
-    return undo
-
-
-def _same(a: Any, b: Any) -> bool:
-    if type(a) is tuple and type(b) is tuple and len(a) == len(b):
-        return all(x is y for x, y in zip(a, b, strict=True))
-    return a is b
 
 
 def _content(tensor: Tensor) -> Undo:
@@ -137,14 +116,13 @@ def _gradient(parameter: nn.Parameter) -> Undo:
     return undo
 
 
-def _random_state(module: nn.Module) -> Undo:
+def _random_state() -> Undo:
     put_back = generators_kept()
-    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
-    on_devices = {device: torch.cuda.get_rng_state(device) for device in devices}
+    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
     def undo() -> None:
         put_back()
-        for device, state in on_devices.items():
-            torch.cuda.set_rng_state(state, device)
+        if on_devices:
+            torch.cuda.set_rng_state_all(on_devices)
 
     return undo

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dropsearch._compat.torch_modes import backward, is_unpickling, without_modes
 from dropsearch.core.batches import examples_in, examples_of, mapped
+from dropsearch.core.contents import tensors_in
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Site, TrialSpec
 from dropsearch.core.user_errors import place_of_class, place_of_error
 from dropsearch.dropout.row_control import RowBits, Shapes, mask_shapes, row_rates
 from dropsearch.dropout.trial_control import VALIDATION, TrialControl
 from dropsearch.training.logged_steps import call_step, captured_logs, evaluate, in_precision, runs_aside, set_to_train
-from dropsearch.training.planning.held_tensors import held_in_double
 from dropsearch.training.planning.trial_proof import double, trials_difference
 from dropsearch.training.protocols import DataSource, TrainerSettings, is_in_memory
 from dropsearch.training.sequential import ModuleFactory
@@ -36,8 +37,8 @@ from dropsearch.training.vectorized.row_optimizers import (
 )
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
-from dropsearch.training.vectorized.step_traits import StepTraits
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
+from dropsearch.training.vectorized.watched_parts import attributes, watched_parts
 
 EXAMPLES = 64
 """Number of validation examples on which the evaluation is compared."""
@@ -88,21 +89,14 @@ def _is_plain(
     make_module: ModuleFactory, data: DataSource, trainer: Trainer, specs: tuple[TrialSpec, TrialSpec]
 ) -> bool:
     """Return whether steps compute gradients and nothing else, and the optimizer does not ask for them itself."""
-    if not _traits(make_module, data, trainer, specs).is_plain:
-        return False
-    optimizer, _ = configure_optimizer(_module(make_module, specs[0], trainer))
-    return not takes_closure(optimizer)
-
-
-def _traits(
-    make_module: ModuleFactory, data: DataSource, trainer: Trainer, specs: tuple[TrialSpec, TrialSpec]
-) -> StepTraits:
     loader = data.train_loader(specs[0].seed)
     module, other = (in_precision(make_module(spec), torch.float64) for spec in specs)
     differing = set() if runs_aside(module) else differing_attributes(module, other)
     traits = traits_of(module, lambda each: RowTrainer(trainer, each, data, loader), data)
-    traits.carried |= differing
-    return traits
+    if differing or not traits.is_plain:
+        return False
+    optimizer, _ = configure_optimizer(_module(make_module, specs[0], trainer))
+    return not takes_closure(optimizer)
 
 
 def _compare(make_module: ModuleFactory, data: DataSource, trainer: Trainer, specs: tuple[TrialSpec, TrialSpec]) -> str:
@@ -261,3 +255,27 @@ class DoublePrecision(TorchFunctionMode):
 
 def _to_float64(value: Any) -> Any:
     return torch.float64 if value is torch.float32 else value
+
+
+@contextmanager
+def held_in_double(make_module: ModuleFactory) -> Iterator[ModuleFactory]:
+    """Yield a factory whose modules hold plain tensors of float32 in float64, as `double()` does with parameters.
+
+    At the end the tensors are as before, since modules may share them.
+    """
+    before: list[tuple[Tensor, Tensor]] = []
+
+    def make(spec: TrialSpec) -> LightningModule:
+        module = make_module(spec)
+        held = [value for part in watched_parts(module).values() for value in attributes(part).values()]
+        for tensor in (each for value in held for each in tensors_in(value)):
+            if tensor.dtype is torch.float32 and not isinstance(tensor, nn.Parameter):
+                before.append((tensor, tensor.data))
+                tensor.data = tensor.data.double()
+        return module
+
+    try:
+        yield make
+    finally:
+        for tensor, values in before:
+            tensor.data = values

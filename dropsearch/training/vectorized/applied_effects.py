@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch.core.batches import replaced
-from dropsearch.training.vectorized.attribute_contents import extend, fill
+from dropsearch.core.contents import CONTAINERS, extend, fill, items_of
+from dropsearch.training.vectorized.attribute_watch import OldItem
 from dropsearch.training.vectorized.effects import Deferred, Effect, MetricPath, TensorIndex
 from dropsearch.training.vectorized.step_logs import numbers
 from dropsearch.training.vectorized.watched_parts import assign, attributes, part_at
@@ -25,7 +26,7 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
     `tensors` are the row's part of the effects' tensors; `log` receives the logged values of the row.
     """
     results: dict[int, Any] = {}
-    returned = None
+    returned, held, own = None, None, list[Any]()
 
     def unpacked(value: Any) -> Any:
         if isinstance(value, TensorIndex):
@@ -34,16 +35,25 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
             return module.get_submodule(value.path)
         if isinstance(value, Deferred):
             return results[value.index]
+        if isinstance(value, OldItem):
+            return own[value.index]
         return value.copy() if isinstance(value, np.ndarray) else value
 
     for index, effect in enumerate(effects):
+        if effect.kind in ("added", "contents"):
+            held = attributes(part_at(module, effect.path))[effect.name]
+            own = items_of(held) if effect.kind == "contents" and isinstance(held, CONTAINERS) else []
         args, kwargs = replaced((effect.args, dict(effect.kwargs)), unpacked)
         if effect.kind == "metric":
             metric: Any = module.get_submodule(effect.path)
             with torch.no_grad():
                 results[index] = (metric if effect.name == "forward" else getattr(metric, effect.name))(*args, **kwargs)
-        elif effect.kind in _OF_ATTRIBUTES:
-            _change(part_at(module, effect.path), effect, args)
+        elif effect.kind == "attribute":
+            assign(part_at(module, effect.path), effect.name, args[0])
+        elif effect.kind == "added":
+            extend(held, args[0])
+        elif effect.kind == "contents":
+            fill(held, args[0])
         elif effect.kind == "result":
             returned = args[0]
         elif effect.kind == "log_dict":
@@ -52,26 +62,6 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
         else:
             log(effect.name, *args, **kwargs)
     return returned
-
-
-_OF_ATTRIBUTES = ("attribute", "container", "contents", "items", "array")
-
-
-def _change(part: Any, effect: Effect, args: tuple[Any, ...]) -> None:
-    """Change an attribute of a row's part as the step did."""
-    if effect.kind == "attribute":
-        assign(part, effect.name, args[0])
-        return
-    held = attributes(part)[effect.name]
-    if effect.kind == "array":
-        held[...] = args[0]
-    elif effect.kind == "container":
-        extend(held, args[0])
-    elif effect.kind == "contents":
-        fill(held, args[0])
-    else:
-        for index, item in args:
-            held[index] = item
 
 
 def tensors_by_row(effects: Sequence[Effect], found: Sequence[Tensor], rows: int) -> list[list[Any]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from dropsearch._compat.row_values import version_of
-from dropsearch.training.vectorized.attribute_contents import (
+from dropsearch.core.contents import (
     CHANGEABLE,
+    CONTAINERS,
     GENERATORS,
     HOLDING_TENSORS,
     MOST_COPIED,
@@ -20,19 +21,21 @@ from dropsearch.training.vectorized.attribute_contents import (
     fill,
     inside,
     is_same,
+    items_of,
     snapshot,
     tensors_in,
 )
+from dropsearch.core.errors import UnsupportedError
+from dropsearch.training.vectorized.shared_state import SharedState
 from dropsearch.training.vectorized.step_traits import Attribute
-from dropsearch.training.vectorized.watched_parts import CONTAINERS, assign, attributes, remove, watched_parts
+from dropsearch.training.vectorized.watched_parts import assign, attributes, place_of, remove, shown, watched_parts
 
 
-class Replaced(dict[int, Any]):
-    """Replaced items of a list by index."""
+@dataclass(frozen=True)
+class OldItem:
+    """Placeholder for an item that a container held before the step: that of each row's own container."""
 
-
-class Refilled(list[Any]):
-    """All items of a container that changed otherwise than by growing."""
+    index: int
 
 
 class AttributeWatch:
@@ -42,7 +45,7 @@ class AttributeWatch:
     """
 
     def __init__(self, module: nn.Module, parts: Mapping[str, Any] | None = None) -> None:
-        self._parts = watched_parts(module) if parts is None else parts
+        self._module, self._parts = module, watched_parts(module) if parts is None else parts
         self._values = {path: attributes(part) for path, part in self._parts.items()}
         self._contents: dict[Attribute, Any] = {}
         self._inner: dict[Attribute, list[tuple[Any, Any]]] = {}
@@ -82,36 +85,39 @@ class AttributeWatch:
     def _has_inner_changes(self, attribute: Attribute) -> bool:
         return not all(is_same(before, inner) for inner, before in self._inner.get(attribute, ()))
 
-    def grown(self, attribute: Attribute, value: Any) -> Any:
-        """Return what changed within: new items of a container, `Replaced` or `Refilled` ones, or a copy of an array.
+    def change_of(self, attribute: Attribute, value: Any) -> tuple[str, Any]:
+        """Return the kind of the `Effect` by which a changed attribute changes in each row, and its argument.
 
-        None for other values, a string for unsupported changes.
+        Raises:
+            UnsupportedError: Rows cannot be changed so.
         """
         if value is not self._values[attribute[0]].get(attribute[1]):
-            return None
-        filled = self._filled(attribute)
-        items = list(value.values() if isinstance(value, dict) else value) if isinstance(value, CONTAINERS) else []
-        before = self._contents.get(attribute)
+            return "attribute", value
+        filled, before = self._filled(attribute), self._contents.get(attribute)
+        items = items_of(value) if isinstance(value, CONTAINERS) else []
         if self._has_inner_changes(attribute) or (before is not None and filled - set(map(id, items))):
-            return "by changing a container that it holds"
-        if before is None:
-            return None
+            raise self._unsupported(attribute, "by changing a container that it holds")
+        if before is None:  # a tensor, or a tuple of some
+            return "attribute", value
         if isinstance(before, Ends):
-            return f"by changing a container of more than {MOST_COPIED:,} items"
-        if isinstance(value, np.ndarray):
-            return value.copy()
+            raise self._unsupported(attribute, f"by changing a container of more than {MOST_COPIED:,} items")
         if isinstance(value, GENERATORS):
-            return "by drawing from it"
-        if isinstance(value, dict) and list(value)[: len(before)] != list(before):  # removed or moved
-            return Refilled(value.items())
-        if isinstance(value, set) and before - value:
-            return Refilled(value)
-        is_kept = lambda old, item: old is item and id(item) not in filled  # noqa: E731
-        if isinstance(value, dict):
-            return {key: item for key, item in value.items() if key not in before or not is_kept(before[key], item)}
+            raise self._unsupported(attribute, "by drawing from it")
+        if isinstance(value, np.ndarray):
+            return "contents", value.copy()
         if isinstance(value, set):
-            return value - before
-        return _appended(value, list(before), items, is_kept, filled)
+            return ("added", value - before) if value >= before else ("contents", tuple(value))
+        old = items_of(before)
+        kept = {id(item): OldItem(index) for index, item in enumerate(old) if id(item) not in filled}
+        if isinstance(value, dict):
+            return "contents", {key: kept.get(id(item), item) for key, item in zip(value, items, strict=True)}
+        is_appended = len(items) >= len(old) and all(a is b and id(b) in kept for a, b in zip(old, items, strict=False))
+        return (
+            ("added", items[len(old) :]) if is_appended else ("contents", [kept.get(id(each), each) for each in items])
+        )
+
+    def _unsupported(self, attribute: Attribute, how: str) -> UnsupportedError:
+        return UnsupportedError(f"a step changes {shown(*attribute)} {how}{place_of(self._module, *attribute)}")
 
     def put_back(self, changed: Iterable[Attribute] | None = None) -> None:
         """Undo all changes; `changed` are the attributes, if they are known."""
@@ -128,19 +134,17 @@ class AttributeWatch:
                 fill(inner, before)
 
 
-def _appended(value: Any, before: list[Any], items: list[Any], is_kept: Any, filled: set[int]) -> Any:
-    """Return the items that were appended to a list or deque, `Replaced` ones, or all if it is `Refilled`."""
-    if len(items) >= len(before) and all(map(is_kept, before, items)):
-        return items[len(before) :]
-    if isinstance(value, collections.deque) and len(items) == value.maxlen:  # full: it drops its first items
-        for count in range(max(1, len(items) - len(before)), len(items) + 1):
-            if all(map(is_kept, before[len(before) + count - len(items) :], items[:-count])):
-                return items[-count:]
-    if len(items) != len(before):
-        return Refilled(items)
-    replaced = Replaced(
-        {at: item for at, (old, item) in enumerate(zip(before, items, strict=True)) if not is_kept(old, item)}
-    )
-    kept = {id(old) for old in before if isinstance(old, Tensor)} - filled
-    is_moved = any(id(item) in kept for item in replaced.values())
-    return Refilled(items) if is_moved else replaced
+class KeptState:
+    """What a module, its classes and its files hold before steps that keep no state."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module, parts = module, watched_parts(module)
+        self._watch, self._shared = AttributeWatch(module, parts), SharedState(parts)
+        self._before = self._shared.snapshot()
+
+    def require_unchanged(self) -> None:
+        """Raise `UnsupportedError` if steps have changed something."""
+        for path, name in self._watch.changed():
+            place = place_of(self._module, path, name)
+            raise UnsupportedError(f"a step changes {shown(path, name)}, as the first steps did not{place}")
+        self._shared.require_same(self._before)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,18 +61,11 @@ def together(values: list[Any], given: Any) -> Any:
 
 
 def _are_alike(parts: list[Any], others: list[Any]) -> bool:
-    return parts is others or (len(parts) == len(others) and all(map(is_alike, parts, others)))
-
-
-def is_alike(one: Any, other: Any) -> bool:
-    """Return whether two leaves are tensors of the same shape, or equal in what is no tensor."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, Tensor):
-        return one.shape == other.shape
-    if isinstance(one, np.ndarray | np.generic):
-        return one.dtype == other.dtype and np.array_equal(one, other)
-    return same(one, other) or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
+    """Return whether two rows have tensors of the same shapes, and are equal in what is no tensor."""
+    pairs = zip(parts, others, strict=False)
+    return len(parts) == len(others) and all(
+        a.shape == b.shape if isinstance(a, Tensor) and isinstance(b, Tensor) else same(a, b) for a, b in pairs
+    )
 
 
 def _of_row(tensor: Tensor, row: int) -> Tensor:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dropsearch.core.batches import combined, replaced
+from dropsearch.core.batches import combined, leaves, replaced, same
+from dropsearch.core.contents import CHANGEABLE
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.dropout.places import read_names
-from dropsearch.training.vectorized.attribute_contents import CHANGEABLE
-from dropsearch.training.vectorized.by_row import RowsDifferError, is_alike
+from dropsearch.dropout.places import step_names
+from dropsearch.training.vectorized.by_row import RowsDifferError
 from dropsearch.training.vectorized.filled_lists import OUTPUTS, armed, is_stand_in, stand_in
 from dropsearch.training.vectorized.row_trainer import RATES, StepTrainer, rates_of
 from dropsearch.training.vectorized.shared_state import FirstValues
@@ -50,7 +50,7 @@ class CarriedAttributes:
     def __init__(self, skeleton: nn.Module, traits: StepTraits) -> None:
         self._skeleton, self._traits = skeleton, traits
         parts = watched_parts(skeleton)
-        self._read, self._first = read_names(frozenset(map(type, parts.values()))), FirstValues(parts)
+        self._read, self._first = step_names(frozenset(map(type, parts.values()))), FirstValues(parts)
         self._loaded: set[Attribute] = {RATES} if traits.reads_rates else set()
         """What is loaded since a step has read it."""
         self._values: dict[Attribute, Any] = {}
@@ -89,7 +89,7 @@ class CarriedAttributes:
                 raise UnsupportedError(
                     f"a step or a hook changes {shown(path, name)}, which holds itself{place}"
                 ) from error
-        found = [part for value in self._values.values() for part in _differing_in(value)]
+        found = [leaf for leaf in leaves([*self._values.values()]) if isinstance(leaf, _Differing)]
         device = next((each.device for each in self._skeleton.parameters()), None) if found else None
         return {str(id(part)): torch.stack([_tensor(each, device) for each in part.values]) for part in found}
 
@@ -172,24 +172,13 @@ def _of_rows(leaf: list[Any]) -> Any:
     _require_equal([(type(each).__name__, tuple(each.shape) if isinstance(each, Tensor) else ()) for each in leaf])
     if isinstance(leaf[0], Tensor):
         return _Differing(leaf)
-    alike = [next(row for row, other in enumerate(leaf) if _is_alike(each, other)) for each in leaf]
+    alike = [next(row for row, other in enumerate(leaf) if same(each, other)) for each in leaf]
     if isinstance(leaf[0], float) and any(alike):
         return _Differing(leaf)
     _require_equal(alike)
     return set(leaf[0]) if type(leaf[0]) is set else leaf[0]
 
 
-def _is_alike(one: Any, other: Any) -> bool:
-    """Return whether two leaves of the same type are alike, or equal sets."""
-    return one == other if isinstance(one, set) else is_alike(one, other)
-
-
 def _require_equal(values: list[Any]) -> None:
     if any(value != values[0] for value in values):
         raise RowsDifferError(values)
-
-
-def _differing_in(value: Any) -> Iterator[_Differing]:
-    found: list[_Differing] = []
-    replaced(value, lambda part: found.append(part) or part if isinstance(part, _Differing) else part)
-    return iter(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from enum import Enum
 from functools import partial
@@ -47,7 +46,7 @@ def _differ(one: Any, other: Any, names: frozenset[str], depth: int = 20) -> boo
     if _are_equal_scalars(one, other):
         return False
     pairs = zip(leaves(one), leaves(other), strict=False)
-    return any(type(a) is not type(b) or (isinstance(a, _VALUES) and not _is_equal(a, b)) for a, b in pairs)
+    return any(type(a) is not type(b) or (isinstance(a, _VALUES) and not same(a, b)) for a, b in pairs)
 
 
 def _are_equal_scalars(one: Any, other: Any) -> bool:
@@ -68,16 +67,3 @@ def _held_by(function: Any) -> list[Any] | None:
         cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
         return [function.__code__, *(function.__defaults__ or ()), *cells]
     return None
-
-
-def _is_equal(one: Any, other: Any) -> bool:
-    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        return np.array_equal(one, other)
-    if _is_nan(one) and _is_nan(other):
-        return True
-    on_devices = isinstance(one, Tensor) and isinstance(other, Tensor) and one.device != other.device
-    return same(one, other.to(one.device)) if on_devices else same(one, other)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)

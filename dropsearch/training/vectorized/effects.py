@@ -8,17 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import logging_to
 from dropsearch._compat.row_values import is_of_row
 from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.batches import replaced, tensors
+from dropsearch.core.contents import tensors_in
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import python_states
-from dropsearch.training.vectorized.attribute_contents import tensors_in
-from dropsearch.training.vectorized.attribute_watch import AttributeWatch, Refilled, Replaced
+from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 from dropsearch.training.vectorized.by_row import RowArray, RowsDifferError, by_row, set_operators
 from dropsearch.training.vectorized.shared_state import SharedState
 from dropsearch.training.vectorized.step_logs import reduction_of
@@ -85,7 +84,7 @@ class Effect:
     """A recorded call of a metric, of `log` or `log_dict`, or a changed attribute."""
 
     kind: str
-    """metric, log, log_dict, attribute, container, contents, items (of a list), array, or result (of the step)."""
+    """metric, log, log_dict, attribute, added (to a container), contents, or result (of the step)."""
     path: str
     """Path of the metric, or of the part with the attribute."""
     name: str
@@ -205,21 +204,8 @@ class EffectRecorder:
         for (path, name), value in changed.items():
             self._traits.attributes.add((path, name))
             self._traits.carried.add((path, name))
-            grown = watch.grown((path, name), value)
-            if grown is None:
-                self._add("attribute", path, name, (value,), {})
-            elif isinstance(grown, str):
-                raise UnsupportedError(
-                    f"a step changes {shown(path, name)} {grown}{place_of(self._module, path, name)}"
-                )
-            elif isinstance(grown, np.ndarray):
-                self._add("array", path, name, (grown,), {})
-            elif isinstance(grown, Refilled):
-                self._add("contents", path, name, (tuple(grown),), {})
-            elif isinstance(grown, Replaced):
-                self._add("items", path, name, tuple(grown.items()), {})
-            else:
-                self._add("container", path, name, (grown,), {})
+            kind, argument = watch.change_of((path, name), value)
+            self._add(kind, path, name, (argument,), {})
 
     def _require_own_objects(self) -> None:
         """Raise `UnsupportedError` if a step keeps tensors in an object that is not among the parts."""

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from dropsearch._compat.row_values import version_of
 from dropsearch.core.batches import same
+from dropsearch.core.contents import CHANGEABLE, GENERATORS, MOST_ITEMS, is_same, snapshot, tensors_in
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.user_errors import LIBRARIES, place_of_attribute, place_of_class, place_of_code
-from dropsearch.dropout.places import functions_of, read_names, step_functions, step_names
-from dropsearch.training.vectorized.attribute_contents import CHANGEABLE, GENERATORS, is_same, snapshot, tensors_in
+from dropsearch.dropout.places import codes_of, functions_of, step_functions, step_names
 from dropsearch.training.vectorized.step_traits import Attribute
-from dropsearch.training.vectorized.watched_parts import MOST_ITEMS, attributes, shown
+from dropsearch.training.vectorized.watched_parts import attributes, shown
 
 _ABSENT = object()
 
@@ -46,11 +46,11 @@ class SharedState:
     def __init__(self, parts: Mapping[str, Any]) -> None:
         kinds = frozenset(type(part) for part in parts.values())
         bases = {base for kind in kinds for base in kind.__mro__ if _is_users(base.__module__)}
-        read = read_names(kinds)
+        read = step_names(kinds)
         self._variables = [*_of_classes(bases, read), *_of_globals(kinds), *_of_functions(parts)]
         self._filled: set[int] = set()
         """Variables that were empty or False, and have a value."""
-        _require_no_iterators(parts, step_names(kinds, of_hooks=False))
+        _require_no_iterators(parts, read)
 
     def snapshot(self) -> list[tuple[Any, Any]]:
         """Return the present values."""
@@ -138,10 +138,13 @@ def _globals(
     found: dict[tuple[int, str], tuple[dict[str, Any], CodeType]] = {}
     for function in sorted(functions_of(kinds), key=lambda each: place_of_code(each.__code__)):
         held = function.__globals__
-        for code, name, is_stored in _globals_of(function.__code__):
-            stored |= {(id(held), name)} if is_stored else set()
-            if function in in_steps and _is_users(str(held.get("__name__"))):
-                found.setdefault((id(held), name), (held, code))
+        is_read = function in in_steps and _is_users(str(held.get("__name__")))
+        for code in codes_of(function):
+            for each in dis.get_instructions(code):
+                if each.opname == "STORE_GLOBAL":
+                    stored.add((id(held), each.argval))
+                if is_read and each.opname in ("STORE_GLOBAL", "LOAD_GLOBAL"):
+                    found.setdefault((id(held), each.argval), (held, code))
     return found, stored
 
 
@@ -159,15 +162,6 @@ def _content(cell: CellType) -> Any:
         return cell.cell_contents
     except ValueError:  # not assigned yet
         return _ABSENT
-
-
-def _globals_of(code: CodeType) -> Iterator[tuple[CodeType, str, bool]]:
-    for each in dis.get_instructions(code):
-        if each.opname in ("STORE_GLOBAL", "LOAD_GLOBAL"):
-            yield code, str(each.argval), each.opname == "STORE_GLOBAL"
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _globals_of(inner)
 
 
 def _is_small(value: Any) -> bool:

@@ -88,20 +88,9 @@ class StepTraits:
     @property
     def is_plain(self) -> bool:
         """Whether steps only compute a loss and log means."""
-        return not (
-            self.metrics
-            or self.attributes
-            or self.carried
-            or self.hooks
-            or self.uses_clock
-            or self.reads_rates
-            or self.draws_in_python
-            or self.uses_batch_idx
-            or self.logs_beyond_means
-            or self.asks_rows
-            or self.has_callbacks
-            or self.has_plateau
-        )
+        beside = (self.metrics, self.attributes, self.carried, self.hooks, self.uses_clock, self.reads_rates)
+        more = (self.draws_in_python, self.uses_batch_idx, self.logs_beyond_means, self.asks_rows)
+        return not any((*beside, *more, self.has_callbacks, self.has_plateau))
 
 
 def static_traits(module: Any) -> StepTraits:

@@ -20,10 +20,10 @@ from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, 
 from dropsearch.training.logged_steps import Modes, call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import Convolutions
 from dropsearch.training.vectorized.applied_effects import Log, apply, tensors_by_row
+from dropsearch.training.vectorized.attribute_watch import KeptState
 from dropsearch.training.vectorized.by_row import RowsDifferError, by_row
 from dropsearch.training.vectorized.carried import CarriedAttributes
 from dropsearch.training.vectorized.effects import Effect, EffectRecorder
-from dropsearch.training.vectorized.kept_state import KeptState
 from dropsearch.training.vectorized.reads import RowReads
 from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState

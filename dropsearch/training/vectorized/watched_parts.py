@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import deque
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import cache
@@ -14,12 +13,10 @@ from lightning import LightningDataModule
 from torch import nn
 from torch.utils.data import Dataset
 
+from dropsearch.core.contents import CONTAINERS, items_of
 from dropsearch.core.user_errors import LIBRARIES, place_of_attribute
 from dropsearch.training.vectorized.step_traits import metric_paths
 
-CONTAINERS = (list, dict, set, deque)
-MOST_ITEMS = 1000
-"""Number of items up to which a container is searched for others."""
 MOST_OBJECTS = 100
 """Number of plain objects that are watched."""
 _MOST_HOLDERS = 20
@@ -61,12 +58,8 @@ def _plain_in(value: Any, item: str = "", depth: int = 2) -> Iterator[tuple[str,
     if is_plain(type(value)):
         yield item, value
     elif isinstance(value, list | tuple | dict) and depth and len(value) <= _MOST_HOLDERS:
-        for index, each in enumerate(_items(value)):
+        for index, each in enumerate(items_of(value)):
             yield from _plain_in(each, f"{item}{_AT}{index}", depth - 1)
-
-
-def _items(container: Any) -> list[Any]:
-    return list(container.values() if isinstance(container, dict) else container)
 
 
 @cache
@@ -87,7 +80,7 @@ def part_at(module: nn.Module, path: str) -> Any:
         for name, *indices in (each.split(_AT) for each in names):
             part = attributes(part)[name]
             for index in indices:
-                part = _items(part)[int(index)]
+                part = items_of(part)[int(index)]
     except (LookupError, TypeError):
         return None
     return part

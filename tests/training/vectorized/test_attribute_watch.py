@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.vectorized import differing
 from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 
@@ -46,11 +47,12 @@ def test_a_set_in_a_container_that_changes_is_named() -> None:
     watch = AttributeWatch(module)
     module.groups["a"].add("new")
     assert [*watch.changed()] == [("", "groups")]
-    assert watch.grown(("", "groups"), module.groups) == "by changing a container that it holds"
+    with pytest.raises(UnsupportedError, match=r"a step changes self.groups by changing a container that it holds"):
+        watch.change_of(("", "groups"), module.groups)
 
 
 def test_a_set_that_grows_shows_what_is_new() -> None:
     module = Grouped()
     watch = AttributeWatch(module)
     module.words.add("new")
-    assert watch.grown(("", "words"), module.words) == {"new"}
+    assert watch.change_of(("", "words"), module.words) == ("added", {"new"})

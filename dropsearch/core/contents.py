@@ -1,4 +1,4 @@
-"""What attributes hold that can change in place: containers, arrays, and generators of random numbers."""
+"""Values that change in place, compared and put back: containers, arrays, and generators of random numbers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dropsearch.training.vectorized.watched_parts import CONTAINERS, MOST_ITEMS
-
+CONTAINERS = (list, dict, set, deque)
 GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 CHANGEABLE = (*CONTAINERS, np.ndarray, *GENERATORS)
+MOST_ITEMS = 1000
+"""Number of items up to which a container is searched for others."""
 MOST_NUMBERS = 100_000
 """Size of an array up to which its changes are found."""
 MOST_COPIED = 10_000
 """Number of items up to which a container of a plain object is copied."""
+
+
+def items_of(container: Any) -> list[Any]:
+    """Return the items of a container, the values of a dictionary."""
+    return list(container.values() if isinstance(container, dict) else container)
 
 
 class Ends(list[Any]):
@@ -80,33 +86,28 @@ def fill(value: Any, before: Any) -> None:
         value.bit_generator.state = before
     elif isinstance(value, np.random.RandomState):
         value.set_state(before)
-    elif isinstance(value, dict):
-        value.clear()
-        _put(value, before)
     else:
         value.clear()
-        value.extend(before) if hasattr(value, "extend") else value.update(before)
+        extend(value, before)
 
 
 def extend(container: Any, items: Any) -> None:
-    """Add items to a list, set or deque, or replace items of a mapping."""
+    """Add items to a list, set or deque, or set items of a dictionary as they are.
+
+    A Counter's own `update` adds, and an OrderedDict links its keys.
+    """
     if isinstance(container, dict):
-        _put(container, items)
+        kind: Any = OrderedDict if isinstance(container, OrderedDict) else dict
+        for key, item in dict(items).items():
+            kind.__setitem__(container, key, item)
     else:
         container.extend(items) if hasattr(container, "extend") else container.update(items)
-
-
-def _put(held: dict[Any, Any], items: Any) -> None:
-    """Set items as they are: a Counter's own `update` adds, and an OrderedDict links its keys."""
-    kind: Any = OrderedDict if isinstance(held, OrderedDict) else dict
-    for key, item in dict(items).items():
-        kind.__setitem__(held, key, item)
 
 
 def inside(container: Any, copied: Callable[[Any], Any], depth: int = 3) -> Iterator[tuple[Any, Any]]:
     """Yield what can change in a container that is not large, each with its snapshot, which `copied` returns."""
     if depth and len(container) <= MOST_ITEMS:
-        for each in container.values() if isinstance(container, dict) else container:
+        for each in items_of(container):
             if isinstance(each, CHANGEABLE):
                 yield each, copied(each)
             if isinstance(each, _HOLDERS):
@@ -118,7 +119,7 @@ def tensors_in(value: Any, depth: int = 3) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, _HOLDERS) and depth and len(value) <= MOST_ITEMS:
-        for each in value.values() if isinstance(value, dict) else value:
+        for each in items_of(value):
             yield from tensors_in(each, depth - 1)
 
 
