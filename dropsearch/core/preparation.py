@@ -41,10 +41,7 @@ def preparing(what: str, clock: Callable[[], float] = time.monotonic) -> Iterato
     sys.stderr.flush()
     _show(f"[prepare] {what}")
     try:
-        with (
-            own_lines(),
-            repeating(lambda: _show(f"\r[prepare] {what}, {clock() - began:.0f} s"), TICK, "preparation"),
-        ):
+        with own_lines(), repeating(lambda: _show(f"\r[prepare] {what}, {clock() - began:.0f} s"), TICK, "preparation"):
             yield
     finally:
         _show("\n")

@@ -16,15 +16,7 @@ from dropsearch.core.user_errors import place_of_class, place_of_method
 from dropsearch.datasets.given_loaders import GivenLoaders, prepared
 from dropsearch.datasets.keyed_loader import can_be_keyed, is_indexed, is_random, is_repeatable, keyed, keying_of
 from dropsearch.datasets.shared_examples import share_of_equal_examples
-from dropsearch.datasets.user_loaders import (
-    Batches,
-    Part,
-    each_loader,
-    examples,
-    length,
-    number_of_batches,
-    reordered,
-)
+from dropsearch.datasets.user_loaders import Batches, Part, each_loader, examples, length, number_of_batches, reordered
 from dropsearch.datasets.user_parts import BatchHooks, UserParts
 from dropsearch.datasets.user_rows import Examples, UserDataLockstep, UserDataRows, rows_of
 

@@ -175,11 +175,7 @@ class ArmRunner:
             before = missing
             feeds = [
                 ConfirmFeed(
-                    arm.confirm,
-                    arm.space,
-                    self._configurations(arm),
-                    self._planned(arm)[0],
-                    cancelled=self.cancelled,
+                    arm.confirm, arm.space, self._configurations(arm), self._planned(arm)[0], cancelled=self.cancelled
                 )
                 for arm in self.studies
             ]

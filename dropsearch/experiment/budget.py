@@ -7,15 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dropsearch.core.seeds import confirmation_seeds
-from dropsearch.experiment.allocation import (
-    LADDER,
-    MOST_SEEDS,
-    Allocation,
-    Costs,
-    choose,
-    enough,
-    in_words,
-)
+from dropsearch.experiment.allocation import LADDER, MOST_SEEDS, Allocation, Costs, choose, enough, in_words
 from dropsearch.experiment.arm_runner import ArmRunner, Watch
 from dropsearch.report.progress import Progress
 from dropsearch.study.selection import retraining_count

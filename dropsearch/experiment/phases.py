@@ -35,10 +35,7 @@ def phases(arm_runner: ArmRunner) -> list[Phase]:
     asked: list[TrialPhase] = [each for each in RETRAININGS if any(each in arm.retrained for arm in arm_runner.studies)]
     varied = [
         Phase(
-            RETRAININGS[each].title,
-            False,
-            partial(count_left, arm_runner, each),
-            partial(vary, arm_runner, phase=each),
+            RETRAININGS[each].title, False, partial(count_left, arm_runner, each), partial(vary, arm_runner, phase=each)
         )
         for each in asked
     ]

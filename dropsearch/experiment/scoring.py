@@ -201,14 +201,7 @@ def _of_step(twin: Any, loader: Any, step: str) -> dict[str, float]:
 
 
 def measured(
-    module: Any,
-    source: Source,
-    settings: TrainerSettings,
-    step: str,
-    loader: Any,
-    *,
-    epoch: int = 0,
-    **limits: Any,
+    module: Any, source: Source, settings: TrainerSettings, step: str, loader: Any, *, epoch: int = 0, **limits: Any
 ) -> dict[str, float]:
     """Return the values logged by a trained module in an evaluation pass, by name.
 

@@ -63,6 +63,6 @@ RETRAININGS: Mapping[TrialPhase, Retraining] = {
         missing="retrainings with the rate of one site changed",
         asked_by="single_sites",
         most=lambda sites: 2 * sites,
-    ),
+    )
 }
 """All retrainings. To add one, write its change in a new file and list it here. Reports show it."""

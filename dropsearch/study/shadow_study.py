@@ -108,10 +108,7 @@ class Shadow(BaseStorage):
         if sampler is not None:
             storage = _Recent(storage)
         return optuna.load_study(
-            study_name=self._name,
-            storage=storage,
-            sampler=sampler or RandomSampler(),
-            pruner=pruner or NopPruner(),
+            study_name=self._name, storage=storage, sampler=sampler or RandomSampler(), pruner=pruner or NopPruner()
         )
 
     def complete(self, unknown: frozenset[int]) -> list[FrozenTrial]:

@@ -61,13 +61,7 @@ class Runs:
         self._owner = owner
 
     def create(
-        self,
-        name: str,
-        kind: str,
-        tags: Mapping[str, str],
-        *,
-        parent: str | None = None,
-        start: int | None = None,
+        self, name: str, kind: str, tags: Mapping[str, str], *, parent: str | None = None, start: int | None = None
     ) -> str:
         """Create a run and return its id; it is RUNNING until `end`."""
         known = {STUDY: self._study, STUDY_ID: self._study_id, KIND: kind, OWNER: self._owner}
