@@ -47,16 +47,7 @@ class MLP(Network):
         input_dropout: Flag = True,
         dropout_before_norm: Flag = False,
     ) -> None:
-        super().__init__(
-            input_shape,
-            classes,
-            layout,
-            norm,
-            hidden=list(hidden),
-            activation=activation,
-            input_dropout=input_dropout,
-            dropout_before_norm=dropout_before_norm,
-        )
+        super().__init__(locals())
         self.input = nn.Sequential(OrderedDict(flatten=nn.Flatten()))
         if input_dropout:
             self.input.add_module("dropout", nn.Dropout())
