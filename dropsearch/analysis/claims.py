@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from dropsearch.analysis.claim_inputs import drops, finding, measured_mean, ran, untested
 from dropsearch.analysis.claim_rules import (
     EFFECTS,
     ENSEMBLE,
@@ -13,8 +12,13 @@ from dropsearch.analysis.claim_rules import (
     Rule,
     describe_finding,
     disagreeing,
+    drops,
+    finding,
+    measured_mean,
+    ran,
     settled,
     unsettled,
+    untested,
 )
 from dropsearch.analysis.score_claims import batchnorm, rates
 from dropsearch.core.records import Claim, Comparison, Evidence, Summary, arm_title

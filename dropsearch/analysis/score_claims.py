@@ -6,8 +6,20 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from dropsearch.analysis.claim_inputs import drops, finding, measured_mean, ran, untested, winner_rates
-from dropsearch.analysis.claim_rules import BATCHNORM, RATES, Finding, Rule, settled, unsettled
+from dropsearch.analysis.claim_rules import (
+    BATCHNORM,
+    RATES,
+    Finding,
+    Rule,
+    drops,
+    finding,
+    measured_mean,
+    ran,
+    settled,
+    unsettled,
+    untested,
+    winner_rates,
+)
 from dropsearch.core.records import Claim, Comparison, Evidence, Interval, Summary, arm_title
 from dropsearch.core.records.arms import TYPICAL_BANDS
 from dropsearch.stats.intervals import finite_mean

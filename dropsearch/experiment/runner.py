@@ -15,12 +15,11 @@ from dropsearch.core.processes import Stopwatch
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.arm_runner import ArmRunner
-from dropsearch.experiment.artifacts import kept_winner, why_not_loaded, winning_model, write_files
+from dropsearch.experiment.artifacts import kept_winner, reproduced, why_not_loaded, winning_model, write_files
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.evidence import collect_evidence
 from dropsearch.experiment.interruption import Interruption
-from dropsearch.experiment.kept_checks import reproduced
 from dropsearch.experiment.layout import described_layout
 from dropsearch.experiment.phases import phases
 from dropsearch.experiment.provenance import commands, git_state, shown_config, summary_of, this_command, versions

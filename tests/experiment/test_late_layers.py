@@ -6,8 +6,8 @@ import pytest
 
 from dropsearch.config.command_line import with_user_targets
 from dropsearch.config.compose import compose_overrides
+from dropsearch.experiment.artifacts import try_end
 from dropsearch.experiment.context import ExperimentContext, build_context
-from dropsearch.experiment.kept_checks import try_end
 
 NETS = "tests.user_modules.constructed"
 

@@ -11,9 +11,9 @@ from dropsearch.core.preparation import preparing
 from dropsearch.core.processes import Stopwatch
 from dropsearch.core.records import Summary
 from dropsearch.experiment import build, engines
+from dropsearch.experiment.artifacts import try_end
 from dropsearch.experiment.context import build_context
 from dropsearch.experiment.elsewhere import run_engine
-from dropsearch.experiment.kept_checks import try_end
 from dropsearch.experiment.layout import with_layout
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.runner import ExperimentRun

@@ -23,7 +23,7 @@ from dropsearch.report.tables.arms import arms_table, brief_tables, differences_
 from dropsearch.report.terminal import closing
 from dropsearch.tracking.metrics import of_arm
 from dropsearch.tracking.mlflow import payloads
-from dropsearch.tracking.mlflow.run_tree import RunTree
+from dropsearch.tracking.mlflow.worker import RunTree
 from tests.report.conftest import Maker
 from tests.tracking.tracked_studies import make_result
 
