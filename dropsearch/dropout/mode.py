@@ -152,6 +152,10 @@ class DropoutMode(TorchFunctionMode, ABC):
         """Return the result of a call that creates a tensor, if the mode sees these; `name` is as in `on_keyed`."""
         return original()
 
+    def names_in_own_code(self, code: Any) -> list[tuple[Any, str, Any, Any]]:
+        """Return what a class or function with its own dropout code finds under other names, as in `Scope.numbers`."""
+        return []
+
     def in_own_code(self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the result of a call inside an operation with its own dropout code."""
         return self._undropped(func, args, kwargs, scope)
@@ -163,17 +167,19 @@ class DropoutMode(TorchFunctionMode, ABC):
             return run(*args, **kwargs)
         site = self.location.name_drop()
         args, kwargs = replaced(function, rate, args, kwargs, partial(self.on_own, site))
-        self._scopes.append(Scope(site, self.location.depth))
+        scope = Scope(site, self.location.depth, self.names_in_own_code(function))
+        scope.enter()
+        self._scopes.append(scope)
         try:
             return run(*args, **kwargs)
         finally:
-            self._scopes.pop()
+            self._scopes.pop().leave()
 
     def _enter(self, path: str, module: nn.Module) -> None:
         held = self._held.get(path)
         if held is None:
             return
-        scope = Scope(held[0].site(path), self.location.depth)
+        scope = Scope(held[0].site(path), self.location.depth, self.names_in_own_code(type(module)))
         for each in held:
             now = self.on_own(each.site(path), each.rate(module))
             scope.numbers.append((each.holder(module), each.name, each.rate(module), now))

@@ -123,8 +123,8 @@ class Scope:
     site: str
     depth: int
     """Depth in the modules; draws of inner modules do not belong to the operation."""
-    numbers: list[tuple[Any, str, float, float]] = field(default_factory=list)
-    """Numbers that are set while it runs: holder, name, old and new value."""
+    numbers: list[tuple[Any, str, Any, Any]] = field(default_factory=list)
+    """Numbers and names that are set while it runs: holder, name, old and new value."""
 
     def enter(self) -> None:
         """Set the numbers."""
@@ -137,7 +137,7 @@ class Scope:
             _set(holder, name, before)
 
 
-def _set(holder: Any, name: str, value: float) -> None:
+def _set(holder: Any, name: str, value: Any) -> None:
     vars(holder)[name] = value
 
 

@@ -99,6 +99,22 @@ class LiveRate(float):
         return float, (float.__float__(self),)
 
 
+class _OfFloats(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, float)
+
+    def __getattr__(cls, name: str) -> Any:
+        return getattr(float, name)
+
+
+class KeepingFloat(metaclass=_OfFloats):
+    """What `float` is in the code of a dropout operation: a `LiveRate` stays one, all else becomes a float."""
+
+    def __new__(cls, value: Any = 0.0) -> Any:
+        """Convert a value."""
+        return value if isinstance(value, LiveRate) else float(value)
+
+
 def _computed(name: str) -> Callable[[LiveRate, Any], Any]:
     on_float = getattr(float, name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from dropsearch.dropout.mask_bits import SiteBits
 from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.own_sites import Scope
-from dropsearch.dropout.rates import LiveRate, Rate, called_live, of_tensor
+from dropsearch.dropout.rates import KeepingFloat, LiveRate, Rate, called_live, of_tensor
 
 Shapes = dict[str, torch.Size]
 """Shape of each mask of a step by call name: the site's name, ``drop@2`` for its second call."""
@@ -172,6 +173,11 @@ class RowDropoutControl(DropoutControl):
         """Set the rates and bits of the row for the next step."""
         self.rates = {site: Rate(*fields) for site, fields in rates.items()}
         self._noise.rows = bits
+
+    def names_in_own_code(self, code: Any) -> list[tuple[Any, str, Any, Any]]:
+        """Keep the rates of rows where the code converts its rate to a float."""
+        file = sys.modules.get(code.__module__)
+        return [(file, "float", vars(file).get("float", float), KeepingFloat)] if file is not None else []
 
     def in_own_code(self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run a call inside an operation with its own code, with `LiveRate` numbers replaced by the rates of rows."""

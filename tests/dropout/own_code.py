@@ -76,7 +76,7 @@ class DropBlock(nn.Module):
 
 
 class InnerDropBlock(nn.Module):
-    """Drops squares that lie in the image as a whole, at a rate that allows for the margin."""
+    """Drops squares that lie in the image as a whole, at a rate that allows for the margin (as timm's)."""
 
     size = 3
 
@@ -88,7 +88,8 @@ class InnerDropBlock(nn.Module):
         if not self.training or self.drop_prob == 0:
             return x
         height, width = (side - self.size + 1 for side in x.shape[2:])
-        chance = self.drop_prob * x.shape[2] * x.shape[3] / (self.size**2 * height * width)
+        chance = float(self.drop_prob * x.shape[2] * x.shape[3]) / float(self.size**2 * height * width)
+        assert isinstance(chance, float)
         centres = x.new_empty((*x.shape[:2], height, width)).bernoulli_(chance)
         margin = self.size // 2
         dropped = F.max_pool2d(F.pad(centres, [margin] * 4), self.size, stride=1, padding=margin)
