@@ -179,6 +179,48 @@ class Halving(Callback):
             pl_module._kept = 0.5
 
 
+class HeldByMethod(OnceChanged):
+    """An attribute of an object of which the module holds a method, and a function with the object as its argument."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        schedule = Schedule()
+        self.value, self.set_value = schedule.value, functools.partial(setattr, schedule, "now")
+
+    def set_weight(self, value: float) -> None:
+        if self.is_late:
+            self.set_value(value)
+
+    def weight(self) -> Any:
+        return self.value()
+
+
+class HeldInUserDict(OnceChanged):
+    """An attribute of an object in a `UserDict`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.held = collections.UserDict(schedule=Schedule())
+
+    def set_weight(self, value: float) -> None:
+        if self.is_late:
+            self.held["schedule"].now = value
+
+    def weight(self) -> Any:
+        return self.held["schedule"].value()
+
+
+class Schedule:
+    """Keeps a weight."""
+
+    def __init__(self) -> None:
+        self.now = 1.0
+
+    def value(self) -> float:
+        """Return it."""
+        return self.now
+
+
 class NotANumber(Weighted):
     """A number that is NaN at first."""
 
@@ -522,5 +564,5 @@ EACH = (
     NumPyNumber, Array, Namespace, Function, Keys, OnceChanged, ByName, Hyperparameter, FilledByHook, FilledByStep,
     SetByStep, SetByCallback, NotANumber, Counted, Averaged, Stacked, ReadBeside, ReadByNumPy, CopiedSet,
     Counter, OrderedCounter, CountedPrivately,
-    ArrayOfSteps, Metered, ObjectOfHook, ComputedName,
+    ArrayOfSteps, Metered, ObjectOfHook, ComputedName, HeldByMethod, HeldInUserDict,
 )  # fmt: skip

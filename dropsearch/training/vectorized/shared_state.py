@@ -19,7 +19,7 @@ from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.user_errors import LIBRARIES, place_of_attribute, place_of_class, place_of_code
 from dropsearch.dropout.places import codes_of, functions_of, step_functions, step_names
 from dropsearch.training.vectorized.step_traits import Attribute
-from dropsearch.training.vectorized.watched_parts import attributes, shown
+from dropsearch.training.vectorized.watched_parts import attributes, is_plain, shown
 
 _ABSENT = object()
 
@@ -48,6 +48,7 @@ class SharedState:
         bases = {base for kind in kinds for base in kind.__mro__ if _is_users(base.__module__)}
         read = step_names(kinds)
         self._variables = [*_of_classes(bases, read), *_of_globals(kinds), *_of_functions(parts)]
+        self._variables += _of_objects([*_objects_of_classes(bases, read), *_objects_of_globals(kinds)], kinds)
         self._filled: set[int] = set()
         """Variables that were empty or False, and have a value."""
         _require_no_iterators(parts, read)
@@ -127,6 +128,32 @@ def _of_globals(kinds: frozenset[type]) -> Iterator[_Variable]:
     for (key, name), (held, code) in found.items():
         if (key, name) in stored or (isinstance(held.get(name), CHANGEABLE) and _is_small(held[name])):
             yield _Variable(partial(held.get, name, _ABSENT), f"the global {name}", partial(place_of_code, code))
+
+
+def _objects_of_classes(kinds: Iterable[type], read: frozenset[str]) -> Iterator[_Variable]:
+    for kind in sorted(kinds, key=lambda each: each.__qualname__):
+        for name, value in vars(kind).items():
+            if name in read and is_plain(type(value)):
+                yield _Variable(lambda held=value: held, f"{kind.__name__}.{name}", partial(place_of_class, kind))
+
+
+def _objects_of_globals(kinds: frozenset[type]) -> Iterator[_Variable]:
+    for (_, name), (held, code) in _globals(kinds)[0].items():
+        if is_plain(type(held.get(name))):
+            yield _Variable(partial(held.get, name), f"the global {name}", partial(place_of_code, code))
+
+
+def _of_objects(objects: list[_Variable], kinds: frozenset[type]) -> Iterator[_Variable]:
+    """Yield the attributes that steps read of plain objects that classes and files hold."""
+    read = step_names(kinds | {type(each.value()) for each in objects})
+    for each in objects:
+        held = each.value()
+        for name in attributes(held).keys() & read:
+            yield _Variable(partial(_attribute, held, name), f"{each.named}.{name}", each.place)
+
+
+def _attribute(held: Any, name: str) -> Any:
+    return attributes(held).get(name, _ABSENT)
 
 
 @cache

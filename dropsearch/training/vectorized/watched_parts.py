@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections import UserDict
+from collections.abc import Iterator, Mapping, Sized
 from enum import Enum
-from functools import cache
-from types import SimpleNamespace
+from functools import cache, partial
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 from lightning import LightningDataModule
@@ -57,9 +58,21 @@ def watched_parts(module: nn.Module) -> dict[str, Any]:
 def _plain_in(value: Any, item: str = "", depth: int = 2) -> Iterator[tuple[str, Any]]:
     if is_plain(type(value)):
         yield item, value
-    elif isinstance(value, list | tuple | dict) and depth and len(value) <= _MOST_HOLDERS:
-        for index, each in enumerate(items_of(value)):
+    elif isinstance(value, _HOLDERS) and depth and (not isinstance(value, Sized) or len(value) <= _MOST_HOLDERS):
+        for index, each in enumerate(_held(value)):
             yield from _plain_in(each, f"{item}{_AT}{index}", depth - 1)
+
+
+_HOLDERS = (list, tuple, dict, UserDict, partial, MethodType)
+"""What may hold plain objects: containers, and functions with an object or arguments of their own."""
+
+
+def _held(holder: Any) -> list[Any]:
+    if isinstance(holder, MethodType):
+        return [holder.__self__]
+    if isinstance(holder, partial):
+        return [holder.func, *holder.args, *holder.keywords.values()]
+    return items_of(holder.data if isinstance(holder, UserDict) else holder)
 
 
 @cache
@@ -80,7 +93,7 @@ def part_at(module: nn.Module, path: str) -> Any:
         for name, *indices in (each.split(_AT) for each in names):
             part = attributes(part)[name]
             for index in indices:
-                part = items_of(part)[int(index)]
+                part = _held(part)[int(index)]
     except (LookupError, TypeError):
         return None
     return part

@@ -85,6 +85,36 @@ class OfFunction(Shared):
         self.count = add  # type: ignore[method-assign]
 
 
+class Meter:
+    """A count of steps that the loss depends on."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def weigh(self, loss: Tensor) -> Tensor:
+        self.steps += 1
+        return loss * self.steps
+
+
+METER = Meter()
+
+
+class OfObjectOfFile(LitNet):
+    """Counts in an object of the file."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return METER.weigh(super().training_step(batch, batch_idx))
+
+
+class OfObjectOfClass(LitNet):
+    """Counts in an object of the class."""
+
+    meter = Meter()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.meter.weigh(super().training_step(batch, batch_idx))
+
+
 class OfHook(OfClass):
     """In a list of the class, which a hook fills."""
 
@@ -296,6 +326,8 @@ MODULES: tuple[tuple[type, str], ...] = (
     (OfClass, r"a step changes OfClass.seen, which no row has for itself"),
     (OfFile, "a step changes the global STEPS, which no row has for itself"),
     (OfFunction, "a step changes the variable steps of the function self.count, which no row has for itself"),
+    (OfObjectOfFile, "a step changes the global METER.steps, which no row has for itself"),
+    (OfObjectOfClass, "a step changes OfObjectOfClass.meter.steps, which no row has for itself"),
     (OfHook, r"on_train_batch_end changes OfClass.seen, which no row has for itself"),
     (OfIterator, "a step reads self.steps, an iterator"),
     (Given, "a step or a hook changes self.given, which all trials share"),
