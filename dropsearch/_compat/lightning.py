@@ -20,6 +20,23 @@ def is_lightning_class(kind: type) -> bool:
     return kind.__module__.startswith(PREFIXES)
 
 
+@functools.cache
+def transfer_hooks(kind: type) -> tuple[str, ...]:
+    """Return the hooks that a LightningModule class outside of Lightning defines to change batches on their way."""
+    owners = ((name, next((base for base in kind.__mro__ if name in vars(base)), None)) for name in _TRANSFERS)
+    return tuple(name for name, owner in owners if owner is not None and not is_lightning_class(owner))
+
+
+_TRANSFERS = ("on_before_batch_transfer", "on_after_batch_transfer")
+
+
+def transferred(module: Any, batch: Any, loader: int = 0) -> Any:
+    """Return a batch on a module's device as the module's own hooks leave it, which a Trainer calls before a step."""
+    for name in transfer_hooks(type(module)):
+        batch = getattr(type(module), name)(module, batch, loader)
+    return batch
+
+
 def package_of(module: object) -> str:
     """Return the package that defines a module's LightningModule base class; empty if it has none."""
     bases = (kind for kind in type(module).__mro__ if kind.__name__ == "LightningModule" and is_lightning_class(kind))

@@ -128,9 +128,8 @@ def step_names(kinds: frozenset[type]) -> frozenset[str]:
     does a global such as `getattr` itself, unless its name is a string in the code.
     """
     read = {each: {*_loaded(each)} for each in functions_of(kinds)}
-    of_others = {
-        name for each in read if each.__name__.startswith(("configure_optimizers", "on_")) for name in read[each]
-    }
+    apart = [each for each in read if each.__name__.startswith("configure_optimizers") or _is_hook(each.__name__)]
+    of_others = {name for each in apart for name in read[each]}
     in_steps = {each: read[each] for each in step_functions(kinds)}
     callers = Counter(name for each, names in in_steps.items() for name in names - {each.__name__})
     bases = [base for kind in kinds for base in kind.__mro__ if base.__module__.startswith(("torch.", *PREFIXES))]
@@ -141,11 +140,16 @@ def step_names(kinds: frozenset[type]) -> frozenset[str]:
 
 def step_functions(kinds: frozenset[type]) -> frozenset[FunctionType]:
     """Return the functions of classes that may run in a step, by their names."""
-    return frozenset(each for each in functions_of(kinds) if not each.__name__.startswith(_APART))
+    names = {each: each.__name__ for each in functions_of(kinds)}
+    return frozenset(each for each, name in names.items() if not (_is_hook(name) or name.startswith(_APART)))
+
+
+def _is_hook(name: str) -> bool:
+    """Return whether a function is a hook outside of steps; those that change a batch on its way are parts of steps."""
+    return name.startswith("on_") and not name.endswith("_batch_transfer")
 
 
 _APART = (
-    "on_",
     "__init__",
     "configure_",
     "setup",

@@ -18,7 +18,8 @@ from dropsearch.core.errors import CAUSE, RunError
 from dropsearch.core.printable import one_line
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.dropout.trial_control import TRAINING_PART, TrialControl
-from dropsearch.training.logged_steps import EPOCH_HOOKS, wrapped_hook, wrapped_step
+from dropsearch.training.batch_transfer import transfer_in_steps
+from dropsearch.training.logged_steps import EPOCH_HOOKS, as_defined, wrapped_hook, wrapped_step
 
 
 def drops_nothing(spec: TrialSpec) -> bool:
@@ -42,7 +43,7 @@ def controlled_copy(module: LightningModule, control: TrialControl) -> Iterator[
         return
     own = control.of_copy(module)
     step = wrapped_step(module, _evaluating(own), "validation_step")
-    with control.hidden(), own.evaluating(TRAINING_PART), own.watching(), step:
+    with control.hidden(), own.evaluating(TRAINING_PART), own.watching(), transfer_in_steps(module), step:
         yield
 
 
@@ -54,6 +55,7 @@ def controlled_trial(module: LightningModule, control: TrialControl, losses: lis
         stack.enter_context(as_it_is_written())
         stack.enter_context(control.whole_trial())
         stack.enter_context(controlled_hooks(control, module))
+        stack.enter_context(transfer_in_steps(module))
         stack.enter_context(wrapped_step(module, _controlled(control, losses)))
         for name in ("validation_step", "test_step", "predict_step"):
             stack.enter_context(wrapped_step(module, _evaluating(control), name))
@@ -112,7 +114,7 @@ def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[.
         # The Trainer's `global_step` does not change while gradients accumulate, so masks would repeat.
         steps = itertools.count()
 
-        module = getattr(training_step, "__self__", None)
+        module = getattr(as_defined(training_step), "__self__", None)
 
         def controlled_step(*args: Any, **kwargs: Any) -> Any:
             if module is not None and not module.trainer.training:  # a validation step calls it

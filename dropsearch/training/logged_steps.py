@@ -11,7 +11,7 @@ import torch
 from lightning import LightningModule
 from torch import nn
 
-from dropsearch._compat.lightning import logging_to
+from dropsearch._compat.lightning import logging_to, transferred
 from dropsearch.core.batches import examples_in, mapped
 
 EPOCH_HOOKS = (
@@ -61,7 +61,7 @@ class WrappedStep:
     """Replaces a module's step; copies and pickles of the module contain the original step."""
 
     def __init__(self, step: Callable[..., Any], wrapper: Callable[..., Any]) -> None:
-        self.__wrapped__ = step  # Lightning reads the signature and checks for overrides
+        self.__wrapped__ = as_defined(step)  # Lightning reads the signature and checks for overrides
         self._wrapper = wrapper
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -72,6 +72,11 @@ class WrappedStep:
         """Exclude the wrapper from copies and checkpoints."""
         step: Any = self.__wrapped__
         return (getattr, (step.__self__, step.__name__)) if hasattr(step, "__self__") else (_itself, (step,))
+
+
+def as_defined(step: Any) -> Any:
+    """Return a step without its wrappers."""
+    return step.__wrapped__ if isinstance(step, WrappedStep) else step
 
 
 def _itself(step: Any) -> Any:
@@ -104,10 +109,14 @@ def wrapped_hook(module: Any, name: str, wrap: Callable[[Callable[..., Any]], Ca
 
 
 def call_step(step: Callable[..., Any], batch: Any, batch_idx: int) -> Any:
-    """Call a step, with the batch index if it accepts one, under the default dtype that Lightning sets for it."""
+    """Call a step, with the batch index if it accepts one, under the default dtype that Lightning sets for it.
+
+    The module's own hooks on batches run first.
+    """
     function = getattr(step, "__wrapped__", step)
-    code = getattr(function, "__code__", None)
-    with _default_dtype(getattr(function, "__self__", None)):
+    code, module = getattr(function, "__code__", None), getattr(function, "__self__", None)
+    with default_dtype_of(module):
+        batch = transferred(module, batch)
         if code is None or code.co_flags & inspect.CO_VARARGS:
             return step(batch, batch_idx)
         arguments = code.co_argcount - (1 if hasattr(step, "__self__") or hasattr(function, "__self__") else 0)
@@ -115,8 +124,8 @@ def call_step(step: Callable[..., Any], batch: Any, batch_idx: int) -> Any:
 
 
 @contextmanager
-def _default_dtype(module: Any) -> Iterator[None]:
-    """Set float64 as default dtype for a module in double precision."""
+def default_dtype_of(module: Any) -> Iterator[None]:
+    """Set float64 as default dtype for a module in double precision, as Lightning does for its steps."""
     weights = module.parameters() if isinstance(module, nn.Module) else ()
     before = torch.get_default_dtype()
     dtype = next((each.dtype for each in weights if each.is_floating_point()), before)

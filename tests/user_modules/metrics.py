@@ -90,6 +90,11 @@ class Collected(LitNet):
         super().__init__(lr=lr)
         scores = MetricCollection({"acc": MulticlassAccuracy(10), "f1": MulticlassF1Score(10)})
         self.scores, self.running = scores.clone(prefix="val_"), MeanMetric()
+        self.trained = scores.clone(prefix="train_")
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.log_dict(self.trained(self(batch[0]).detach(), batch[1]))
+        return super().training_step(batch, batch_idx)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         x, y = batch

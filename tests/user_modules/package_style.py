@@ -444,6 +444,24 @@ class InArrays(LitNet):
         self.log("hits", np.mean(found == wanted) + np.sqrt(logits.std().item()))
 
 
+class Augmenting(LitNet):
+    """Augments its batches on their way, in training by random numbers (as in a tutorial of kornia)."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.scale = 1 + float(torch.rand(()))
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0] * self.scale, batch[1]
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        x, y = batch
+        return (x + torch.randn_like(x) * torch.rand(()) if self.trainer.training else x - 0.1), y
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.training_step(batch, batch_idx) + batch[0].mean())
+
+
 EACH = (
     MetricLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, BranchingLater,
     PartlyEvaluating, GradientReversal, KeptAttention, Packed, Selecting, Queued,

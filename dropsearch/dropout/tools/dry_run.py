@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from dropsearch._compat.detached_trainer import DetachedTrainer, Fit
-from dropsearch._compat.lightning import package_of
+from dropsearch._compat.lightning import package_of, transferred
 from dropsearch._compat.torch_modes import as_it_is_written
 from dropsearch.core.batches import examples_in, mapped
 from dropsearch.core.errors import InputError, first_cause
@@ -82,7 +82,7 @@ class DryRun:
                 if not is_lightning(self.module):
                     return _call_forward(self.module, copied(self.batch))
                 self._detached_trainer.set_up()
-                return _call_step(self.module, copied(self.batch))
+                return _call_step(self.module, transferred(self.module, copied(self.batch)))
         except InputError:
             raise
         except Exception as error:

@@ -11,9 +11,11 @@ import torch
 from lightning import Trainer
 from torch import nn
 
+from dropsearch._compat.lightning import transfer_hooks
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.core.user_errors import message_of, place_of_class, place_of_error, place_of_method
+from dropsearch.training.batch_transfer import are_in_steps
 from dropsearch.training.logged_steps import EPOCH_HOOKS
 from dropsearch.training.protocols import DataSource
 from dropsearch.training.trainers import as_list, batches_in, is_kind, with_steps
@@ -56,8 +58,9 @@ def _static(module: Any) -> Iterator[str]:
     if not module.automatic_optimization:
         yield f"the module uses manual optimization{place_of_method(module, 'training_step')}"
     yield from _tensors(module)
+    in_steps = transfer_hooks(type(module)) if are_in_steps(type(module)) else ()
     for name in overridden(module):
-        if name not in HARMLESS and name not in EPOCH_HOOKS and name not in BATCH_HOOKS:
+        if name not in (*HARMLESS, *in_steps) and name not in EPOCH_HOOKS and name not in BATCH_HOOKS:
             yield f"the module overrides {name}{place_of_method(module, name)}"
 
 

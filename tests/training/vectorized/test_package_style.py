@@ -29,6 +29,11 @@ def test_law_2_holds(make: type, tmp_path: Path) -> None:
     assert_law_2(Case(make, Digits()), tmp_path, sites)
 
 
+@pytest.mark.filterwarnings("ignore:You have overridden `on_:UserWarning")  # Lightning's, beside any data module
+def test_hooks_that_change_batches_are_parts_of_steps(tmp_path: Path) -> None:
+    assert_law_2(Case(package_style.Augmenting, Digits()), tmp_path, ["drop"])
+
+
 def test_rows_that_branch_apart_are_told() -> None:
     def step(x: Tensor) -> Tensor:
         return x * 2 if x.sum() > 1 else x

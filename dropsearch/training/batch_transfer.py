@@ -1,0 +1,65 @@
+"""The hooks by which a LightningModule changes a batch on its way, as a part of the step that gets the batch.
+
+Lightning calls them just before the step. Within it, their random numbers are the step's, and rows run them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any
+
+from lightning import LightningModule
+
+from dropsearch._compat.lightning import PREFIXES, is_lightning_class, transfer_hooks, transferred
+from dropsearch.training.logged_steps import wrapped_hook, wrapped_step
+
+_SEEING_BATCHES = ("on_train_batch", "on_validation_batch", "transfer_batch")
+"""How the hooks begin that get the batch too, or replace a part of its way."""
+_STEPS = ("training_step", "validation_step", "test_step", "predict_step")
+
+
+@cache
+def are_in_steps(kind: type) -> bool:
+    """Return whether a class has such hooks, and they may be a part of its steps: nothing between sees the batch."""
+    seeing = (name for name in dir(kind) if name.startswith(_SEEING_BATCHES))
+    owners = (next(base for base in kind.__mro__ if name in vars(base)) for name in seeing)
+    return bool(transfer_hooks(kind)) and all(map(is_lightning_class, owners))
+
+
+@contextmanager
+def transfer_in_steps(module: LightningModule) -> Iterator[None]:
+    """Run the hooks of a module in its steps within the context, unless a callback of a user gets the batches."""
+    if not are_in_steps(type(module)):
+        yield
+        return
+    is_running = False
+
+    def wrap(step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(batch: Any, *args: Any) -> Any:
+            nonlocal is_running
+            if is_running or _has_callbacks(module):  # one step calls another
+                return step(batch, *args)
+            is_running = True
+            try:
+                return step(transferred(module, batch, *args[1:2]), *args)
+            finally:
+                is_running = False
+
+        return run
+
+    def later(hook: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda batch, *args: hook(batch, *args) if _has_callbacks(module) else batch
+
+    with ExitStack() as stack:
+        for name in transfer_hooks(type(module)):
+            stack.enter_context(wrapped_hook(module, name, later))
+        for name in _STEPS:
+            stack.enter_context(wrapped_step(module, wrap, name))
+        yield
+
+
+def _has_callbacks(module: LightningModule) -> bool:
+    known = (*PREFIXES, "dropsearch.")
+    return any(not type(each).__module__.startswith(known) for each in module.trainer.callbacks)  # type: ignore[attr-defined]
