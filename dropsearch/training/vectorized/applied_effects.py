@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch.core.batches import replaced
+from dropsearch.training.logged_steps import default_dtype_of
 from dropsearch.core.contents import CONTAINERS, extend, fill, items_of
 from dropsearch.training.vectorized.attribute_watch import OldItem
 from dropsearch.training.vectorized.effects import Deferred, Effect, MetricPath, TensorIndex
@@ -46,7 +47,7 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
         args, kwargs = replaced((effect.args, dict(effect.kwargs)), unpacked)
         if effect.kind == "metric":
             metric: Any = module.get_submodule(effect.path)
-            with torch.no_grad():
+            with torch.no_grad(), default_dtype_of(module):
                 results[index] = (metric if effect.name == "forward" else getattr(metric, effect.name))(*args, **kwargs)
         elif effect.kind == "attribute":
             assign(part_at(module, effect.path), effect.name, args[0])
