@@ -5,6 +5,9 @@ python scripts/bench/whole_search.py SUBJECT --only SIDE [--profile]
 valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file=FILE python scripts/bench/whole_search.py SUBJECT \
     --instructions FILE
 
+A subject is one of those below, or NAME:MODEL:DATA, names in tests/ecosystem/NAME.py, in an environment that
+scripts/ecosystem NAME makes.
+
 Sides: `plain` (a loop of Trainer.fit), `plain with MLflow` (the same with MLFlowLogger), `search` (a search of ours in
 one process, without a tracker) and `search with MLflow`. A search includes proposals (TPE, median pruner), its study,
 the building of each trial's module, the train loss with dropout off, and MLflow's process; start-up before it and what
@@ -42,7 +45,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "examples")]
 
 import torch  # noqa: E402
 from given_trials import BARE, own_examples  # noqa: E402
-from lightning import LightningModule, Trainer  # noqa: E402
+from lightning import LightningModule  # noqa: E402
 from lightning.pytorch.loggers import MLFlowLogger  # noqa: E402
 from processor_seconds import cpu_seconds  # noqa: E402
 from section import median_and_range  # noqa: E402
@@ -53,6 +56,7 @@ from dropsearch.config.compose import compose_overrides  # noqa: E402
 from dropsearch.core.global_state import seeded  # noqa: E402
 from dropsearch.core.processes import Stopwatch  # noqa: E402
 from dropsearch.datasets.data_module import TensorDataModule  # noqa: E402
+from dropsearch.datasets.user_data import UserData  # noqa: E402
 from dropsearch.experiment import engines  # noqa: E402
 from dropsearch.experiment.context import build_context  # noqa: E402
 from dropsearch.experiment.runner import ExperimentRun  # noqa: E402
@@ -60,6 +64,8 @@ from dropsearch.experiment.watched_feed import TrackedFeed  # noqa: E402
 from dropsearch.models import Classifier, build_net  # noqa: E402
 from dropsearch.tracking import make_tracker  # noqa: E402
 from dropsearch.training.planning.plan import Plan  # noqa: E402
+from dropsearch.training.protocols import is_in_memory  # noqa: E402
+from dropsearch.training.trainers import trainer_class  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -98,15 +104,29 @@ def digits_mlp() -> Any:
 
 
 def loaders_of(data: Any) -> Callable[[], tuple[Any, Any]]:
-    """Return what builds the loaders of a data module, which is set up once, without incomplete training batches."""
-    data.setup()
+    """Return what builds the loaders of a data module, which is set up once, with the batches that the search has."""
+    data.setup("fit")
+    source = UserData(data, "data")
+    is_held = is_in_memory(source)  # then the search drops incomplete training batches
 
     def loaders() -> tuple[Any, Any]:
         train = data.train_dataloader()
-        whole = DataLoader(train.dataset, batch_size=train.batch_size, shuffle=True, drop_last=True)
-        return whole, data.val_dataloader()
+        options = {"batch_size": train.batch_size, "collate_fn": train.collate_fn, "drop_last": is_held}
+        return DataLoader(train.dataset, shuffle=True, **options), data.val_dataloader()
 
     return loaders
+
+
+def of_package(name: str) -> Subject:
+    """Return the subject of a public package: NAME:MODEL:DATA."""
+    package, model, data = name.split(":")
+    file = f"tests.ecosystem.{package}"
+
+    def plain() -> Any:
+        module = importlib.import_module(file)
+        return getattr(module, model), loaders_of(getattr(module, data)())
+
+    return Subject((f"model._target_={file}.{model}", f"data._target_={file}.{data}"), plain)
 
 
 TEMPLATE = "tests.ecosystem.lightning_hydra_template"
@@ -118,6 +138,13 @@ SUBJECTS = {
     "example": Subject(("model._target_=user_module.LitNet", "data._target_=user_module.Digits"), example),
     "digits-mlp": Subject(("model=mlp", "data=digits"), digits_mlp),
 }
+
+
+def subject_of(name: str) -> Subject:
+    """Return a subject by its name."""
+    return of_package(name) if ":" in name else SUBJECTS[name]
+
+
 SIDES = ("plain", "search", "plain with MLflow", "search with MLflow")
 
 
@@ -140,7 +167,8 @@ def plain(subject: Subject, tracked: bool, trials: int, epochs: int, folder: Pat
     for seed in range(trials):
         logger = MLFlowLogger(experiment_name="plain", tracking_uri=uri) if tracked else False
         with seeded(seed):
-            Trainer(max_epochs=epochs, **{**BARE, "logger": logger}).fit(make(), *loaders())
+            module = make()
+            trainer_class(module)(max_epochs=epochs, **{**BARE, "logger": logger}).fit(module, *loaders())
     yield
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # set by the logger; the next search would follow it
 
@@ -186,7 +214,7 @@ def seconds(subject: Subject, side: str, trials: int, epochs: int) -> float:
 
 def compared(name: str, given: argparse.Namespace) -> None:
     """Print the ratios of a subject's sides."""
-    subject = SUBJECTS[name]
+    subject = subject_of(name)
     taken: dict[str, list[float]] = {side: [] for side in given.sides}
     for number in range(given.rounds + 1):
         for side in given.sides[:: 1 if number % 2 else -1]:
@@ -205,7 +233,7 @@ def compared(name: str, given: argparse.Namespace) -> None:
 
 def counted(name: str, given: argparse.Namespace) -> None:
     """Print the number of Python calls of one side, and with `profile` where its time goes."""
-    subject = SUBJECTS[name]
+    subject = subject_of(name)
     seconds(subject, given.only, 1, given.epochs)
     profiler = cProfile.Profile()
     with ready(subject, given.only, given.trials, given.epochs) as run:
@@ -220,7 +248,7 @@ def counted(name: str, given: argparse.Namespace) -> None:
 
 def instructions(name: str, given: argparse.Namespace) -> None:
     """Print the instructions of the sides without MLflow, by the callgrind that this process runs in."""
-    subject, counts = SUBJECTS[name], {}
+    subject, counts = subject_of(name), {}
     for side in SIDES[:2]:
         seconds(subject, side, 1, given.epochs)
         with ready(subject, side, given.trials, given.epochs) as run:
@@ -244,7 +272,9 @@ def callgrind(order: str) -> None:
 def main() -> None:
     """Print the ratios, or the calls of one side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("subjects", nargs="*", default=[*SUBJECTS], metavar="SUBJECT", help=", ".join(SUBJECTS))
+    parser.add_argument(
+        "subjects", nargs="*", default=[*SUBJECTS], metavar="SUBJECT", help=", ".join([*SUBJECTS, "NAME:MODEL:DATA"])
+    )
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=7)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch.core.batches import replaced
-from dropsearch.training.logged_steps import default_dtype_of
 from dropsearch.core.contents import CONTAINERS, extend, fill, items_of
+from dropsearch.training.logged_steps import default_dtype_of
 from dropsearch.training.vectorized.attribute_watch import OldItem
 from dropsearch.training.vectorized.effects import Deferred, Effect, MetricPath, TensorIndex
 from dropsearch.training.vectorized.step_logs import numbers
