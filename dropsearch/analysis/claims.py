@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from dropsearch.analysis.claim_rules import (
     EFFECTS,
@@ -50,10 +50,8 @@ def claims(evidence: Evidence, summary: Summary) -> tuple[Claim, ...]:
 def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
     present, what = _with_and_without(evidence, rule.measure), evidence.quantity(rule.measure)
     if not present:
-        takes = (
-            f"It needs the {what.label} of dropout and plain, or of dropout + BatchNorm and BatchNorm: {ran(summary)}."
-        )
-        return unsettled(rule, what.label, takes)
+        needed = f"the {what.label} of dropout and plain, or of dropout + BatchNorm and BatchNorm"
+        return unsettled(rule, what.label, _lacking(summary, WITH_AND_WITHOUT, needed))
     tested = [pair for pair in present if any(drops(summary, arm) for arm in pair)]
     if not tested:
         return unsettled(rule, what.label, untested(a for a, _ in present))
@@ -63,6 +61,14 @@ def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
     beside = _with_and_without(evidence, rule.beside)
     others = [*found[1:], *(beside[pair] for pair in tested if pair in beside)]
     return settled(rule, found[0], doubt=_doubt(rule, evidence, tested), more="; ".join(map(describe_finding, others)))
+
+
+def _lacking(summary: Summary, sets: Iterable[Collection[str]], needed: str) -> str:
+    """Return why there is no number: no arms of any of `sets` ran, or nothing was measured on them."""
+    won = {name for name, outcome in summary.arms.items() if outcome.winner}
+    if any(won.issuperset(arms) for arms in sets):
+        return f"It needs {needed}, which could not be measured on these models: the caveats say why."
+    return f"It needs {needed}: {ran(summary)}."
 
 
 def _with_and_without(evidence: Evidence, measure: str) -> dict[tuple[str, str], Finding]:
@@ -91,7 +97,8 @@ def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
     }
     present = {name: found for name, found in values.items() if found}
     if not present:
-        return unsettled(ENSEMBLE, what.label, f"It needs the samples of an arm with dropout: {ran(summary)}.")
+        needed = "the samples of an arm with dropout"
+        return unsettled(ENSEMBLE, what.label, _lacking(summary, [(arm,) for arm in OF_ONE_ARM], needed))
     tested = {name: found for name, found in present.items() if drops(summary, name)}
     if not tested:
         return unsettled(ENSEMBLE, what.label, untested(present))

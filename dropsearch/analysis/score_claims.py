@@ -46,7 +46,7 @@ def rates(summary: Summary) -> Claim:
     if not found:
         return unsettled(RATES, label, f"No site is of a kind with a typical range ({', '.join(KINDS)}).")
     outside = {site: TYPICAL_BANDS[kinds[site]] for site, rate in found.items() if not _is_typical(rate, kinds[site])}
-    placed = _placed(arm, found, outside)
+    placed = _placed(arm, found, outside) if drops(summary, arm) else f"every rate found in {arm_title(arm)} is 0"
     contrast = next((c for c in summary.contrasts if (c.a, c.b) == ("dropout", "typical") and c.differences), None)
     if contrast is None:
         takes = (

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from dropsearch.config.schema import Config, ConfirmConfig
 from dropsearch.core.printable import masked
-from dropsearch.core.records import ARMS
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import describe_ranges
 from dropsearch.experiment.provenance import shorter
-from dropsearch.report.text.phrases import counted
+from dropsearch.report.text.phrases import counted, question
 from dropsearch.study.pruners import PRUNERS
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.samplers import SAMPLERS
@@ -54,9 +53,7 @@ def run_header(
         facts["note"] = "; ".join(lines)
     if done:
         facts["so far"] = f"{counted(done, 'trial')} of study {config.study.name} done; it continues"
-    with_batchnorm = any(ARMS[arm].batchnorm for arm in arms)
-    question = "which dropout rates, and is BatchNorm better, or both" if with_batchnorm else "which dropout rates"
-    return f"{config.model.name} on {source.name}: {question}?", facts
+    return f"{config.model.name} on {source.name}: {question(arms)}?", facts
 
 
 def _listed(sites: Sequence[str]) -> str:

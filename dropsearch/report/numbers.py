@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,11 @@ def loss(value: float, *, sign: bool = False) -> str:
         return EMPTY if math.isnan(value) else "diverged"
     has_decimals = value == 0 or 0.001 <= abs(value) < 10_000
     return unsigned_zero(f"{value:{'+' if sign else ''}{'.4f' if has_decimals else '.4g'}}")
+
+
+def short(value: float) -> str:
+    """Return a loss in at most ten characters: as `loss` does, with five digits from 100 on."""
+    return f"{value:.5g}" if abs(value) >= 100 else loss(value)
 
 
 def unsigned_zero(text: str) -> str:
@@ -69,12 +75,16 @@ def alike(values: Sequence[float], spread: float, *, sign: bool = False) -> list
         ['0.1235', '0.1201', '0.1270']
         >>> alike([3.00123e9, 2.9e9], 1e8, sign=True)
         ['+3.00e+09', '+2.90e+09']
+        >>> alike([686440.0, 441994.0], 2e5)
+        ['690000', '440000']
     """
     largest, form = max((abs(value) for value in values if math.isfinite(value)), default=0.0), ".4g"
     if 0 < spread < math.inf and largest > 0:
         place = math.floor(math.log10(spread)) - 1
         digits = min(max(math.floor(math.log10(largest)) - place, 1), 15)
         form = f".{max(-place, 0)}f" if place > -8 and largest < 1e6 else f".{digits}e"
+        if place > 0:
+            values = [round(value, -place) if math.isfinite(value) else value for value in values]
     return [_number(value, form, sign) for value in values]
 
 
@@ -126,6 +136,15 @@ class Scale:
 def with_unit(name: str, unit: str) -> str:
     """Return a name with its unit in brackets, if it has one."""
     return f"{name} ({unit})" if unit else name
+
+
+def in_brackets(mean: str, low: str, high: str) -> str:
+    """Return a number with its interval: `5.61 (5.40 to 5.83)`; with one power of ten for all, if they have one."""
+    power = re.search(r"e[+-]\d+$", high)
+    if power and all(text.endswith(power[0]) for text in (mean, low)):
+        mean, low, high = (text.removesuffix(power[0]) for text in (mean, low, high))
+        return f"{mean} ({low} to {high}){power[0]}"
+    return f"{mean} ({low} to {high})"
 
 
 def number(value: float) -> str:

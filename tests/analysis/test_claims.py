@@ -215,6 +215,22 @@ def test_a_measure_that_is_missing_is_named_with_the_arms_that_it_takes() -> Non
     )
 
 
+@pytest.mark.parametrize("name", [*EFFECTS, "ensemble"])
+def test_what_could_not_be_measured_on_the_arms_that_it_takes_is_not_said_to_need_them(name: str) -> None:
+    """A regression has no accuracy under noise, and a module without activation modules no hidden units."""
+    claim = said(name, NOTHING, summary(outcome("none"), outcome("dropout")))
+    assert claim.answer == "not measured"
+    assert claim.reason.endswith(", which could not be measured on these models: the caveats say why.")
+
+
+def test_rates_found_that_are_all_zero_are_named_as_that() -> None:
+    zero = dict.fromkeys(KINDS, 0.0)
+    arms = [outcome("none", acc=0.9), outcome("dropout", rates=zero, acc=0.9), outcome("typical", acc=0.8)]
+    claim = said("rates", NOTHING, summary(*arms))
+    assert claim.answer == "did not hold"
+    assert claim.reason.endswith("; every rate found in dropout is 0.")
+
+
 @pytest.mark.parametrize(("mean", "expected"), [(-0.1, "held"), (0.1, "did not hold"), (0.0, "did not hold")])
 def test_the_ensemble_must_beat_the_scaled_network(mean: float, expected: str) -> None:
     found = evidence({"dropout": {"mc_minus_scaled": around(mean), "mc_nll_gain": around(0.2)}})

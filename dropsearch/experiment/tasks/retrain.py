@@ -21,6 +21,7 @@ from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.provenance import reload_command, summary_of
 from dropsearch.experiment.scoring import monitored_metric
+from dropsearch.report.numbers import loss
 from dropsearch.report.results import load_summary, save_summary
 from dropsearch.training.protocols import GivenTrials
 from dropsearch.training.sequential import SequentialEngine
@@ -35,10 +36,8 @@ class _PrintedTrial(GivenTrials):
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
         for _, metrics in reports:
-            print(
-                f"epoch {metrics.epoch + 1}: train loss {metrics.train_loss:.4f} ({metrics.train_loss_as_trained:.4f} "
-                f"as trained), {_validated(metrics, self._monitor)}"
-            )
+            train = f"{loss(metrics.train_loss)} ({loss(metrics.train_loss_as_trained)} as trained)"
+            print(f"epoch {metrics.epoch + 1}: train loss {train}, {_validated(metrics, self._monitor)}")
         return super().report(reports)
 
     def cancelled(self) -> bool:
@@ -146,5 +145,5 @@ def _print_result(context: ExperimentContext, summary: Summary, result: TrialRes
 
 def _validated(metrics: EpochMetrics, monitor: Monitor) -> str:
     if monitor.is_val_loss and not math.isnan(metrics.val_acc):
-        return f"validation loss {metrics.val_loss:.4f}, accuracy {metrics.val_acc:.4f}"
-    return f"{monitor.name} {monitor.objective(metrics.objective):.4f}"
+        return f"validation loss {loss(metrics.val_loss)}, accuracy {metrics.val_acc:.4f}"
+    return f"{monitor.name} {loss(monitor.objective(metrics.objective))}"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from dropsearch.core.records import Summary
+from dropsearch.core.records import Monitor, Summary
 from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import FEWEST_FOR_INTERVAL, Band, finite, shown_interval
@@ -118,12 +118,21 @@ def _common_folder(sites: list[str]) -> str:
 
 
 def score_label(summary: Summary) -> str:
-    """Return the label of the score axis: the monitored metric, negated if higher is better."""
+    """Return the label of the score axis: the monitored metric."""
     monitor = summary.monitor
     if monitor.is_val_loss:
         return with_unit("validation loss", summary.comparison_metric.loss_unit)
-    name = shorten(monitor.name, LONGEST_LABEL)
-    return with_unit(name if monitor.mode == "min" else f"\N{MINUS SIGN}{name}", monitor.unit)
+    return with_unit(shorten(monitor.name, LONGEST_LABEL), monitor.unit)
+
+
+def show_as_logged(panels: Sequence[Axes], monitor: Monitor) -> None:
+    """Label objectives on the y axes as the values that were logged; where higher is better, the best is at the top."""
+    if monitor.mode == "min":
+        return
+    for panel in panels:
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{0.0 - value:.6g}"))
+        if not panel.yaxis_inverted():  # panels may share an axis
+            panel.invert_yaxis()
 
 
 ROW = 0.45

@@ -9,7 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from dropsearch.core.records import Response, Summary
-from dropsearch.report.figures.axes import ceiling, label_outer, margin, score_label, site_panels, whole_numbers
+from dropsearch.report.figures.axes import (
+    ceiling,
+    label_outer,
+    margin,
+    score_label,
+    show_as_logged,
+    site_panels,
+    whole_numbers,
+)
 from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
 from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import finite
@@ -90,6 +98,7 @@ def responses(summary: Summary) -> FigureLayout | None:
             _curve(panel, arm, response)
         _shares(panel, found)
     _limit_responses(drawn.panels[0], by_site)
+    show_as_logged(drawn.panels, summary.monitor)
     label_outer(drawn, "dropout rate", score_label(summary))
     return drawn
 
@@ -166,5 +175,6 @@ def budgets(summary: Summary) -> FigureLayout | None:
     whole_numbers(panel)
     lows = [value for budget in found.values() for value in (*budget.low, *budget.expected)]
     _limit(panel, lows, [value for budget in found.values() for value in budget.expected])
+    show_as_logged(drawn.panels, summary.monitor)
     label_outer(drawn, "trials of a search", f"expected best {score_label(summary)}")
     return drawn

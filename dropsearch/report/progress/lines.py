@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
+from dropsearch.report.numbers import short
 from dropsearch.report.progress.view import Snapshot, View
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -18,10 +19,13 @@ class Lines(View):
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._printed: tuple[str, int] = ("", 0)
+        self._begun = ""
 
     def begin(self, now: Snapshot) -> None:
-        """Print the name of a stage."""
-        self._print(f"[{now.stage}] {now.work}".rstrip())
+        """Print the name of a stage; not again where it goes on, as each turn of a budget does."""
+        if now.stage != self._begun:
+            self._print(f"[{now.stage}] {now.work}".rstrip())
+        self._begun = now.stage
 
     def draw(self, now: Snapshot) -> None:
         """Print the progress; before the first such line, print the estimated duration."""
@@ -58,7 +62,7 @@ def details(now: Snapshot, *, best: bool = True) -> list[str]:
     if now.done and now.unit:
         found.append(f"{speed(now.per_minute)}/min")
     if best and now.best is not None and now.trains:
-        found.append(f"best {now.state.monitor.objective(now.best[0]):.4f} ({now.best[1]})")
+        found.append(f"best {short(now.state.monitor.objective(now.best[0]))} ({now.best[1]})")
     if now.left is None or now.ending:
         return found
     return [*found, f"run {100 * now.share:.0f} %", f"{clock_face(now.left)} left"]

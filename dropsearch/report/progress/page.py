@@ -14,6 +14,7 @@ from typing import Any
 
 from dropsearch.core.atomic_io import atomic_write_text
 from dropsearch.report.figures.palette import arm_style
+from dropsearch.report.numbers import short
 from dropsearch.report.progress.charts import curves_chart, rate_charts, site_count
 from dropsearch.report.progress.state import ArmState
 from dropsearch.report.progress.view import Snapshot, View, duration
@@ -192,7 +193,7 @@ def _row(arm: ArmState, now: Snapshot) -> tuple[str, ...]:
     swatch = f'<span class="arm"><span class="swatch"{style}></span>{escape(arm.name)}</span>'
     best = now.state.monitor.objective(arm.best.objective) if arm.best else math.nan
     counts = " / ".join(str(arm.ended.get(state, 0)) for state in ("COMPLETE", "PRUNED", "FAIL"))
-    shown = "" if math.isnan(best) else f"{best:.4f}"
+    shown = "" if math.isnan(best) else short(best)
     return (swatch, shown, counts, str(len(arm.running)), str(arm.confirmed))
 
 

@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from typing import Any, TextIO
 
+from dropsearch.report.numbers import short
 from dropsearch.report.progress.lines import status
 from dropsearch.report.progress.state import ArmState
 from dropsearch.report.progress.view import Snapshot, View
@@ -88,11 +89,6 @@ class LiveTable(View):
             "" if math.isnan(best) else short(best),
             strip(arm, DOTS if _is_unicode(self._console.encoding) else ASCII_DOTS),
         )
-
-
-def short(value: float) -> str:
-    """Return a value with four decimals, or with five digits if it is large."""
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:.5g}"
 
 
 def strip(arm: ArmState, dots: str = DOTS) -> str:

@@ -7,7 +7,7 @@ import math
 from dropsearch.core.records import ArmOutcome, Summary
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
-from dropsearch.report.numbers import EMPTY, Scale, judged, loss, number, rate, setting, shorten, with_unit
+from dropsearch.report.numbers import EMPTY, Scale, in_brackets, judged, loss, number, rate, setting, shorten, with_unit
 from dropsearch.report.tables.evidence import claims_table, variation_tables
 from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
 from dropsearch.report.text.contrast_phrases import of_different_models
@@ -53,7 +53,7 @@ def _arm_row(summary: Summary, name: str, outcome: ArmOutcome) -> tuple[str, ...
         loss(findings.search_loss(outcome)),
         loss(findings.confirmed_loss(outcome)),
         loss(gap, sign=True) if math.isfinite(gap) else EMPTY,
-        f"{mean} ({low} to {high})" if math.isfinite(interval.low) else mean,
+        in_brackets(mean, low, high) if math.isfinite(interval.low) else mean,
         *(beside[column] for column in _beside_score(summary)),
         EMPTY if not scores else str(usable) if usable == len(scores) else f"{usable}/{len(scores)}",
     )

@@ -8,7 +8,7 @@ from typing import Any
 from dropsearch.core.override_text import leaves
 from dropsearch.core.records import Summary
 from dropsearch.report import findings
-from dropsearch.report.text.phrases import counted
+from dropsearch.report.text.phrases import counted, question
 
 PURPOSES = {
     "mlflow": "To see every curve in the browser:",
@@ -51,13 +51,7 @@ def _purposes(summary: Summary, in_report: bool) -> dict[str, str]:
 
 def title(summary: Summary) -> str:
     """Return the title: model, data and question."""
-    return f"{summary.model} on {summary.data}: {_question(summary)}"
-
-
-def _question(summary: Summary) -> str:
-    if any(arm.arm.batchnorm for arm in summary.arms.values()) or summary.comparison_metric.percent:
-        return "dropout, BatchNorm, both or neither"
-    return "which dropout rates"
+    return f"{summary.model} on {summary.data}: {question(summary.arms)}"
 
 
 def reading(summary: Summary) -> str:

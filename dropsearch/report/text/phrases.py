@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from dropsearch.core.records import Summary
+from dropsearch.core.records import ARMS, Summary, arm_title
 
 MOST_RATES = 6
 """Maximum number of rates in a sentence; more are in the table."""
@@ -16,6 +16,16 @@ def short_names(sites: Sequence[str]) -> list[str]:
     while all(len(path) > 1 for path in parts) and len({path[0] for path in parts}) == 1:
         parts = [path[1:] for path in parts]
     return [".".join(path) for path in parts]
+
+
+def question(arms: Collection[str]) -> str:
+    """Return what a run of these arms asks."""
+    known = [ARMS[arm] for arm in arms if arm in ARMS]
+    if not any(arm.dropout in ("search", "shared") for arm in known):
+        *first, last = map(arm_title, arms or ("no arm",))
+        return f"{', '.join(first)} or {last}" if first else last
+    batchnorm = ", and is BatchNorm better" if any(arm.batchnorm for arm in known) else ""
+    return f"which dropout rates{batchnorm}{', or both' if 'both' in arms and 'batchnorm' in arms else ''}"
 
 
 def on_test(summary: Summary) -> bool:

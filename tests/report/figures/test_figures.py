@@ -20,6 +20,7 @@ from dropsearch.report import measured_values
 from dropsearch.report.figures.axes import ceiling
 from dropsearch.report.figures.differences import differences
 from dropsearch.report.figures.effects import ensemble
+from dropsearch.report.figures.landscape import budgets, responses
 from dropsearch.report.figures.layout import FigureLayout, drawing
 from dropsearch.report.figures.palette import ARM_STYLES, arm_style
 from dropsearch.report.figures.registry import FIGURES, drawings, write_figures
@@ -291,3 +292,26 @@ def test_ticks_of_differences_do_not_overlap(make):
         boxes = [label.get_window_extent(FigureCanvasAgg(drawn.figure).get_renderer()) for label in labels]
     assert len(boxes) > 2
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize("draw", [best_so_far, rates, responses, budgets])
+def test_a_metric_to_maximize_is_drawn_as_it_is_logged_with_the_best_on_top(make, draw):
+    summary = make.with_evidence()
+    monitor = Monitor("val_r2", "max")
+    arms = {name: replace(arm, monitor=monitor) for name, arm in summary.arms.items()}
+    drawn = draw(replace(summary, monitor=monitor, arms=arms))
+    words = " ".join([drawn.title, drawn.caption, *(panel.get_ylabel() for panel in drawn.panels)])
+    assert "val_r2" in words
+    assert "\N{MINUS SIGN}val_r2" not in words
+    for panel in drawn.panels:
+        assert panel.yaxis_inverted()
+        assert panel.yaxis.get_major_formatter()(-0.25, 0) == "0.25"
+        assert panel.yaxis.get_major_formatter()(0.0, 0) == "0"
+
+
+def test_the_best_of_a_metric_to_maximize_stands_in_the_legend_as_it_is_logged(make):
+    summary = make.summary(("none",))
+    arm = replace(summary.arms["none"], monitor=Monitor("val_r2", "max"))
+    drawn = best_so_far(replace(summary, arms={"none": arm}, monitor=arm.monitor))
+    texts = [text.get_text() for legend in drawn.figure.legends for text in legend.get_texts()]
+    assert texts == [f"none {-arm.best.best.objective:.4f}"]

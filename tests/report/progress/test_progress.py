@@ -220,3 +220,15 @@ def test_the_plan_has_the_duration_of_each_stage():
         in_all({"search": 60.0, "confirm": 3600.0, "report": 0.1}) == "about 1 h 1 min in all: search 60 s, confirm 1 h"
     )
     assert in_all({"search": None, "report": 5.0}) == ""
+
+
+def test_a_stage_that_goes_on_is_announced_once(log, clock):
+    progress = progress_of(log, clock, 20)
+    for _ in range(3):  # the turns of a budget
+        progress.train("search", 4, is_search=True)
+        train(progress, clock, 4, 6.0)
+    progress.train("confirm", 4)
+    assert [line for line in log.getvalue().splitlines() if line.startswith("[")].count(
+        "[search] each arm tries settings"
+    ) == 1
+    assert "[confirm]" in log.getvalue()

@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 
 from dropsearch.core.records import Claim, ComparisonMetric, Confirmed, Interval, Site
 from dropsearch.report.markdown import markdown
-from dropsearch.report.numbers import EMPTY, Scale, loss, points, probability, shorten
+from dropsearch.report.numbers import EMPTY, Scale, in_brackets, loss, points, probability, short, shorten
 from dropsearch.report.tables.arms import arms_table, differences_table, params_table, rates_table, tables
 from dropsearch.report.tables.evidence import claim_number, claims_table, contrasts_table
 from dropsearch.report.tables.table import Table
 from dropsearch.report.terminal import closing
 from dropsearch.report.text.contents import settings
 from dropsearch.report.text.contrast_phrases import of_different_models
+from dropsearch.report.text.phrases import question
+from tests.report.text.test_verdict import with_losses
 
 ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
 
@@ -270,3 +272,50 @@ def test_the_configuration_shows_retraining_only_where_it_is_the_task():
     config = {"task": "search", "seed": 0, "retrain": {"arm": "", "lr": 0.001}}
     assert settings(config) == ["seed=0", "task=search"]
     assert "retrain.lr=0.001" in settings({**config, "task": "retrain"})
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-5, 1.0, 1e3, 1e7])
+def test_the_tables_of_the_first_screen_fit_for_scores_of_any_size(make, scale):
+    scores = {"none": [0.561, 0.553, 0.571, 0.566], "dropout_shared": [0.612, 0.634, 0.598, 0.641]}
+    metric = ComparisonMetric("test_loss", "test_loss", "test loss", percent=False, higher_is_better=False)
+    arms = {}
+    for name, values in scores.items():
+        arm = with_losses(make, name, [scale * value for value in values])
+        arms[name] = replace(arm, test=replace(arm.test, loss=tuple(scale * value for value in values)))
+    text = closing(make.summary(arms, comparison_metric=metric, config={"output_dir": "o"}))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "0.0000" not in text
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (("5.61e-10", "5.40e-10", "5.83e-10"), "5.61 (5.40 to 5.83)e-10"),
+        (("9.8e-10", "9.1e-10", "1.1e-09"), "9.8e-10 (9.1e-10 to 1.1e-09)"),
+        (("0.56", "0.54", "0.58"), "0.56 (0.54 to 0.58)"),
+    ],
+)
+def test_a_number_and_its_interval_share_their_power_of_ten(values, text):
+    assert in_brackets(*values) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.25, "0.2500"), (5.59e-10, "5.59e-10"), (5589676.68, "5.5897e+06"), (123.456, "123.46")]
+)
+def test_a_score_in_progress_is_short_and_never_zero(value, text):
+    assert short(value) == text
+
+
+@pytest.mark.parametrize(
+    ("arms", "text"),
+    [
+        (ALL[:4], "which dropout rates, and is BatchNorm better, or both"),
+        (("none", "dropout"), "which dropout rates"),
+        (("none", "dropout", "batchnorm"), "which dropout rates, and is BatchNorm better"),
+        (("batchnorm", "both"), "which dropout rates, and is BatchNorm better, or both"),
+        (("none", "typical", "batchnorm"), "plain, dropout at typical rates or BatchNorm"),
+        (("typical",), "dropout at typical rates"),
+    ],
+)
+def test_the_question_of_a_run_is_that_of_its_arms(arms, text):
+    assert question(arms) == text
