@@ -29,8 +29,8 @@ def label_outer(drawn: FigureLayout, x: str, y: str) -> None:
             panel.set_xlabel(x)
 
 
-def loss_axis(panel: Axes, values: Iterable[float], floor: float = 0.0) -> None:
-    """Fit the y axis to losses: logarithmic if they span more than a factor of six."""
+def loss_axis(panel: Axes, values: Iterable[float], floor: float = -math.inf) -> None:
+    """Fit the y axis to losses, none below `floor`: logarithmic if they span more than a factor of six."""
     known = [max(value, floor) for value in finite(list(values))]
     if not known:
         return

@@ -294,6 +294,23 @@ def test_ticks_of_differences_do_not_overlap(make):
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
+@pytest.mark.parametrize("draw", [best_so_far, rates])
+@pytest.mark.parametrize("shift", [0.0, -0.3, -0.9])
+def test_every_trial_is_within_the_axis_or_a_triangle(make, draw, shift):
+    """Scores to maximize are negative where they are minimized, and may have both signs."""
+
+    def shifted(trial):
+        return replace(trial, curve=tuple(replace(point, val_loss=point.val_loss + shift) for point in trial.curve))
+
+    arm = make.arm("dropout")
+    arm = replace(arm, monitor=Monitor("val_r2", "max"), trials=tuple(map(shifted, arm.trials)))
+    panel = draw(make.summary({"dropout": arm}, monitor=arm.monitor)).panels[0]
+    low, high = sorted(panel.get_ylim())
+    drawn = [y for line in panel.lines for y in line.get_ydata() if line.get_transform() == panel.transData]
+    assert len(drawn) >= sum(trial.state == "COMPLETE" for trial in arm.trials) - 1
+    assert all(low <= y <= high for y in drawn)
+
+
 @pytest.mark.parametrize("draw", [best_so_far, rates, responses, budgets])
 def test_a_metric_to_maximize_is_drawn_as_it_is_logged_with_the_best_on_top(make, draw):
     summary = make.with_evidence()
