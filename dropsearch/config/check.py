@@ -151,16 +151,13 @@ def _of_arms(config: Config) -> Iterator[str]:
                 "only: set another value"
             )
     for arm in config.arms:
-        if isinstance(arm, str) and arm in ARMS and ARMS[arm].batchnorm and not _has_batchnorm(config, arm):
+        is_known = isinstance(arm, str) and arm in ARMS
+        if is_known and ARMS[arm].batchnorm and not (config.batchnorm.replace or config.arm_args.get(arm)):
             yield (
                 f"arms must not include {arm} unless the configuration says how it gets BatchNorm, got "
                 f"{', '.join(config.arms)}: set arm_args={{{arm}: {{ARGUMENT: VALUE}}}}, or batchnorm.replace=identity"
                 " to remove the module's BatchNorm in the other arms"
             )
-
-
-def _has_batchnorm(config: Config, arm: str) -> bool:
-    return bool(config.batchnorm.replace or config.arm_args.get(arm))
 
 
 def _insertion(given: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The stages of a run, their expected durations, and the progress views."""
+"""The stages of a run, their expected durations, the progress views, and the feed whose trials they count."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from dropsearch.core.preparation import preparing, redraws
-from dropsearch.core.records import ArmOutcome, TrialPhase
+from dropsearch.core.records import ArmOutcome, EpochMetrics, TrialPhase, TrialResult, TrialSpec
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.paces import (
     REPORT_SECONDS,
@@ -31,9 +31,10 @@ from dropsearch.report.progress.table import LiveTable, can_draw
 from dropsearch.report.progress.view import View
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.selection import retraining_count
-from dropsearch.tracking import tracker_names
+from dropsearch.tracking import Tracker, tracker_names
+from dropsearch.training.feeds import ForwardingFeed
 from dropsearch.training.planning.plan import Plan
-from dropsearch.training.protocols import Engine
+from dropsearch.training.protocols import Engine, Feed
 
 
 def run_progress(
@@ -150,3 +151,44 @@ def missing_trials(context: ExperimentContext, studies: Sequence[ArmStudies] = (
 def winners_count(arms: Mapping[str, ArmOutcome]) -> int:
     """Return the number of confirmed models of winners."""
     return sum(len(arm.winner.results) for arm in arms.values() if arm.winner)
+
+
+class TrackedFeed(ForwardingFeed):
+    """A feed whose trials are tracked and counted.
+
+    Args:
+        elsewhere: Returns results of trials that other processes have ended since its last call.
+    """
+
+    def __init__(
+        self, feed: Feed, tracker: Tracker, progress: Progress, elsewhere: Callable[[], Sequence[TrialResult]] = tuple
+    ) -> None:
+        super().__init__(feed)
+        self._tracker, self._progress, self._elsewhere = tracker, progress, elsewhere
+        self._has_begun = False
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials, and count trials ended by other processes."""
+        specs = self._feed.ask(count)
+        if specs and not self._has_begun:  # before, workers started: no part of the time that a trial takes
+            self._has_begun = True
+            self._progress.skip_wait()
+        self._progress.asked(specs)
+        self._progress.elsewhere(self._elsewhere())
+        return specs
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Forward epochs."""
+        for spec, metrics in reports:
+            self._tracker.epoch(spec, metrics)
+            self._progress.epoch(spec, metrics)
+        return self._feed.report(reports)
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Forward results, first to the study, since stored results can be tracked later but not vice versa."""
+        self._feed.tell(results)
+        for result in results:
+            # Interrupted trials are trained again as new trials.
+            if not result.interrupted:
+                self._tracker.end(result)
+                self._progress.end(result)

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import first_cause
 from dropsearch.core.preparation import preparing
 from dropsearch.core.printable import tell
-from dropsearch.core.processes import Stopwatch
+from dropsearch.core.processes import Stopwatch, forget_crashes
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.arm_runner import ArmRunner
@@ -25,10 +24,9 @@ from dropsearch.experiment.phases import phases
 from dropsearch.experiment.provenance import commands, git_state, shown_config, summary_of, this_command, versions
 from dropsearch.experiment.run_budget import RunBudget
 from dropsearch.experiment.run_header import notes, run_header
-from dropsearch.experiment.run_progress import run_progress, winners_count
+from dropsearch.experiment.run_progress import TrackedFeed, run_progress, winners_count
 from dropsearch.experiment.studies import arm_studies, mark_folder
 from dropsearch.experiment.watchdog import named_if_still
-from dropsearch.experiment.watched_feed import TrackedFeed
 from dropsearch.experiment.winner_tests import TestSetError
 from dropsearch.experiment.winners import measuring_threads
 from dropsearch.report.figures.registry import FIGURES, drawings

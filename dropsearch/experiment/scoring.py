@@ -98,7 +98,7 @@ class TestResult(NamedTuple):
 def accuracy_scores(module: Any, source: Source) -> TestResult:
     """Return the test scores of a module with `example_scores`, with results by example."""
     batches = source.test_dataloader()
-    module = module.to(_device(batches))
+    module = module.to(next(iter(batches))[0].device)
     losses, correct = array("d"), array("d")
     with torch.no_grad():
         for batch in batches:
@@ -225,7 +225,3 @@ class _Weights(Callback):
         pl_module.load_state_dict(self._weights)
 
     on_validation_start = on_test_start
-
-
-def _device(batches: object) -> torch.device:
-    return next(iter(batches))[0].device  # type: ignore[call-overload]

@@ -11,8 +11,8 @@ from typing import Any
 from dropsearch.config.plain import plain
 from dropsearch.config.schema import Config, arguments
 from dropsearch.core.atomic_io import atomic_write_text
-from dropsearch.core.crashes import crash_of
 from dropsearch.core.printable import comparable_values
+from dropsearch.core.processes import crash_of
 from dropsearch.core.records import ARMS, Arm, TrialPhase, TrialResult
 from dropsearch.core.records.arms import typical_rates
 from dropsearch.experiment.context import ExperimentContext

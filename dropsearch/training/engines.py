@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dropsearch.core.crashes import crashes_noted, exits_as_errors
 from dropsearch.core.errors import InputError, close_match
+from dropsearch.core.processes import crashes_noted, exits_as_errors
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import CheckpointPath, Engine, Feed, TrainerSettings
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine

@@ -30,8 +30,8 @@ from dropsearch.datasets.data_module import TensorDataModule  # noqa: E402
 from dropsearch.datasets.loaders import TensorLoader  # noqa: E402
 from dropsearch.experiment import engines  # noqa: E402
 from dropsearch.experiment.context import build_context  # noqa: E402
+from dropsearch.experiment.run_progress import TrackedFeed  # noqa: E402
 from dropsearch.experiment.runner import ExperimentRun  # noqa: E402
-from dropsearch.experiment.watched_feed import TrackedFeed  # noqa: E402
 from dropsearch.report.progress import Progress  # noqa: E402
 from dropsearch.tracking import Tracker, make_tracker  # noqa: E402
 from dropsearch.training.protocols import Feed  # noqa: E402

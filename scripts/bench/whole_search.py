@@ -59,8 +59,8 @@ from dropsearch.datasets.data_module import TensorDataModule  # noqa: E402
 from dropsearch.datasets.user_data import UserData  # noqa: E402
 from dropsearch.experiment import engines  # noqa: E402
 from dropsearch.experiment.context import build_context  # noqa: E402
+from dropsearch.experiment.run_progress import TrackedFeed  # noqa: E402
 from dropsearch.experiment.runner import ExperimentRun  # noqa: E402
-from dropsearch.experiment.watched_feed import TrackedFeed  # noqa: E402
 from dropsearch.models import Classifier, build_net  # noqa: E402
 from dropsearch.tracking import make_tracker  # noqa: E402
 from dropsearch.training.planning.plan import Plan  # noqa: E402

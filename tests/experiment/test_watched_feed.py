@@ -12,7 +12,7 @@ import pytest
 from dropsearch.core.errors import RunError
 from dropsearch.core.records import INTERRUPTED, State, TrialResult, TrialSpec
 from dropsearch.experiment.interruption import Interruption
-from dropsearch.experiment.watched_feed import TrackedFeed
+from dropsearch.experiment.run_progress import TrackedFeed
 from dropsearch.report.progress import Forecast, Progress, Stage
 from dropsearch.tracking import Tracker
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dropsearch.core.crashes import crash_of, crashes_noted, exits_as_errors, forget_crashes
+from dropsearch.core.processes import crash_of, crashes_noted, exits_as_errors, forget_crashes
 from dropsearch.core.records import TrialSpec
 from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.storage import open_storage

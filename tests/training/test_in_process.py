@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dropsearch.core.crashes import crash_of
-from dropsearch.core.processes import this_process
+from dropsearch.core.processes import crash_of, this_process
 from dropsearch.core.records import TrialSpec
 from dropsearch.models import Classifier
 from dropsearch.training.engines import InProcessEngine

@@ -47,12 +47,9 @@ def _table(context: ExperimentContext, found: RateCheck, inserted: Sequence[str]
     rows = [_row(context, site, known.get(site.name), inserted) for site in sites]
     widths = [max(len(row[column]) for row in (_HEAD, *rows)) for column in range(len(_HEAD))]
     for row in (_HEAD, *rows):
-        cells = (_aligned(column, cell, widths[column]) for column, cell in enumerate(row))
-        yield "  ".join(cells).rstrip()
-
-
-def _aligned(column: int, cell: str, width: int) -> str:
-    return cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
+        cells = enumerate(zip(row, widths, strict=True))
+        padded = (cell.rjust(width) if at in _NUMBERS else cell.ljust(width) for at, (cell, width) in cells)
+        yield "  ".join(padded).rstrip()
 
 
 def _row(context: ExperimentContext, site: Site, live: SiteCheck | None, inserted: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from dropsearch.core.records import TrialResult
 from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.build import make_output_folder
-from dropsearch.experiment.context import ExperimentContext, build_context
+from dropsearch.experiment.context import build_context
 from dropsearch.experiment.elsewhere import run_engine
 from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.layout import with_layout
@@ -65,7 +65,10 @@ def _train(arm_runner: ArmRunner, storage: Any, interruption: Interruption) -> i
         if not shares and phase.name == "confirm":
             shares = _is_shared_soon(arm_runner, storage, interruption, lines)
             if not shares and not interruption.requested:
-                lines.say(_not_shared(arm_runner.context))
+                lines.say(
+                    "leaves the retrainings to processes that share output_dir with the run that reports: "
+                    f"{arm_runner.context.folder} contains no file of that run"
+                )
         if shares:
             phase.train(lambda feed: CountedFeed(feed, lines))
     lines.say("stopped" if interruption.requested else "has nothing left to train")
@@ -91,13 +94,6 @@ def _is_retrained(arm_runner: ArmRunner) -> bool:
         if store.results() or store.running_elsewhere():
             return True
     return False
-
-
-def _not_shared(context: ExperimentContext) -> str:
-    return (
-        f"leaves the retrainings to processes that share output_dir with the run that reports: {context.folder} "
-        "contains no file of that run"
-    )
 
 
 def _status(arm_runner: ArmRunner) -> str:
