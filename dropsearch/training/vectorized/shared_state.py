@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dis
 import io
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -144,12 +146,28 @@ def _objects_of_globals(kinds: frozenset[type]) -> Iterator[_Variable]:
 
 
 def _of_objects(objects: list[_Variable], kinds: frozenset[type]) -> Iterator[_Variable]:
-    """Yield the attributes that steps read of plain objects that classes and files hold."""
-    read = step_names(kinds | {type(each.value()) for each in objects})
+    """Yield the attributes that steps read of plain objects that classes and files hold.
+
+    Those of other installed packages than the module's are left out, since most are their caches and registries.
+    """
+    packages = {_package(kind) for kind in kinds}
+    own = {kind for each in objects if _package(kind := type(each.value())) in packages or not _is_installed(kind)}
+    read = step_names(kinds | own)
     for each in objects:
         held = each.value()
+        if type(held) not in own:
+            continue
         for name in attributes(held).keys() & read:
             yield _Variable(partial(_attribute, held, name), f"{each.named}.{name}", each.place)
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _is_installed(kind: type) -> bool:
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    return not {"site-packages", "dist-packages"}.isdisjoint(file.split(os.sep))
 
 
 def _attribute(held: Any, name: str) -> Any:

@@ -115,6 +115,22 @@ class OfObjectOfClass(LitNet):
         return self.meter.weigh(super().training_step(batch, batch_idx))
 
 
+REGISTRY = type("Registry", (Meter,), {"__module__": "pytest"})()
+
+
+class OfObjectOfOthers(LitNet):
+    """Uses an object of an installed package that counts its uses."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        REGISTRY.weigh(loss)
+        return loss
+
+
+def test_registries_of_other_packages_are_left_alone() -> None:
+    assert Case(OfObjectOfOthers, data.Digits()).reason(["drop"]) == ""
+
+
 class OfHook(OfClass):
     """In a list of the class, which a hook fills."""
 
