@@ -125,11 +125,8 @@ class _RowData:
         self._data, self.device = data, device
         self.validates_by_row, self.part_every = data.validates_by_row, data.part_every
         self.datamodule = None if isinstance(data.module, GivenLoaders) else data.module
+        self.hooks: BatchHooks = data.hooks
         self._after_hooks: Callable[[Any], Any] = data.after_hooks
-
-    @property
-    def hooks(self) -> BatchHooks:
-        return self._data.hooks
 
     def before_hooks(self) -> Self:
         """Return the same data, whose batches the batch transfer hooks have not changed."""

@@ -146,18 +146,13 @@ def write_files(context: ExperimentContext, summary: Summary, step: Callable[[],
     for name, outcome in summary.arms.items():
         if outcome.winner:
             _write_best(context, name, outcome.winner)
-    write_results(summary, folder / "results.json")  # first, since it depends on nothing else
+    results, page, text = (folder / name for name in ("results.json", "report.html", "report.md"))
+    write_results(summary, results)  # first, since it depends on nothing else
     save_summary(summary, folder)
     figures = write_figures(summary, folder / "figures", step)
-    write_page(summary, folder / "report.html", figures, test_examples=test_examples)
-    write_markdown(summary, folder / "report.md", figures, test_examples=test_examples)
-    return [
-        folder / "results.json",
-        folder / "report.html",
-        folder / "report.md",
-        *(figure.path for figure in figures),
-        *sorted((folder / "best").glob("*.yaml")),
-    ]
+    write_page(summary, page, figures, test_examples=test_examples)
+    write_markdown(summary, text, figures, test_examples=test_examples)
+    return [results, page, text, *(figure.path for figure in figures), *sorted((folder / "best").glob("*.yaml"))]
 
 
 def _write_best(context: ExperimentContext, arm: str, winner: Confirmed) -> None:

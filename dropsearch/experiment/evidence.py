@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -191,27 +191,21 @@ def _arm(
 def _model(result: TrialResult, model: TrainedModel | None, notes: _Notes, names: Collection[str]) -> Measured:
     """Return the measures of one retraining, with NaN for missing ones."""
     values, series = {}, {}
-    for name, found in _each(result, model, notes, names):
+    for name in names:
+        found = _measured_or_noted(name, result if MEASURES[name].of_curve else model, notes)
         values |= dict.fromkeys(MEASURES[name].values, math.nan) | dict(found.values)
         series |= found.series
     return Measured(values, series)
 
 
-def _each(
-    result: TrialResult, model: TrainedModel | None, notes: _Notes, names: Collection[str]
-) -> Iterator[tuple[str, Measured]]:
-    for name in names:
-        measure = MEASURES[name]
-        found = Measured()
-        subject = result if measure.of_curve else model
-        if subject is not None:
-            try:
-                found = measure.measure(subject)
-            except NotMeasuredError as error:
-                notes.add(f"{name} was", str(error))
-            except Exception as error:  # a failing user module must not end the run
-                notes.add(f"{name} was", f"{type(error).__name__}: {first_cause(error)[:200]}")
-        yield name, found
+def _measured_or_noted(name: str, subject: TrialResult | TrainedModel | None, notes: _Notes) -> Measured:
+    try:
+        return Measured() if subject is None else MEASURES[name].measure(subject)
+    except NotMeasuredError as error:
+        notes.add(f"{name} was", str(error))
+    except Exception as error:  # a failing user module must not end the run
+        notes.add(f"{name} was", f"{type(error).__name__}: {first_cause(error)[:200]}")
+    return Measured()
 
 
 def _series(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Series:

@@ -56,7 +56,7 @@ OTHER_ARMS = 1_000_000
 
 def variations_of(phase: TrialPhase, winner: Confirmed | None) -> Variations:
     """Return the variations of an arm's winner; none if all its rates are 0."""
-    if winner is None or not any(winner.results[0].spec.rates.values()):
+    if winner is None or not winner.drops:
         return {}
     spec = winner.results[0].spec
     if winner.owner:  # numbers of other arms may collide

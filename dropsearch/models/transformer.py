@@ -146,8 +146,6 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width must be a multiple of heads, got width={width}, heads={heads}")
         self.heads = heads
         self.p = 0.0
         self.qkv = nn.Linear(width, 3 * width)

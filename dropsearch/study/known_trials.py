@@ -101,14 +101,10 @@ class Claims:
     def __init__(self) -> None:
         self._counting: dict[TrialKey, set[int]] = {}
         self._interrupted: dict[TrialKey, set[int]] = {}
-        self._holders: dict[TrialKey, int] = {}
+        self.holders: dict[TrialKey, int] = {}
+        """Number of the trial that holds each key; free keys are absent."""
         self.freed = 0
         """Number of times that a key became free."""
-
-    @property
-    def holders(self) -> Mapping[TrialKey, int]:
-        """Number of the trial that holds each key; free keys are absent."""
-        return self._holders
 
     def set(self, number: int, trial_key: TrialKey | None, *, counts: bool, interrupted: bool) -> None:
         """Update whether a trial counts for its key, or was interrupted after its start."""
@@ -119,8 +115,8 @@ class Claims:
         (counting.add if counts else counting.discard)(number)
         (left.add if interrupted else left.discard)(number)
         if counting:
-            self._holders[trial_key] = min(counting)
-        elif self._holders.pop(trial_key, None) is not None:
+            self.holders[trial_key] = min(counting)
+        elif self.holders.pop(trial_key, None) is not None:
             self.freed += 1
 
     def interrupted(self, trial_key: TrialKey) -> int | None:

@@ -213,13 +213,10 @@ def _open_journal(path: Path) -> BaseStorage:
 
 
 def _check_first_line(line: bytes) -> None:
-    if not line.endswith(b"\n"):
-        if line[:1] not in (b"", b"{"):
-            raise ValueError("it does not start with a journal entry")
-        return
-    try:
+    if line[:1] in (b"", b"{") and not line.endswith(b"\n"):
+        return  # nothing is there, or an entry that was cut off
+    with suppress(ValueError):
         entry = json.loads(line)
-    except ValueError:
-        entry = None
-    if not isinstance(entry, dict) or "op_code" not in entry:
-        raise ValueError("it does not start with a journal entry")
+        if isinstance(entry, dict) and "op_code" in entry:
+            return
+    raise ValueError("it does not start with a journal entry")
