@@ -257,6 +257,21 @@ class KeptAttention(LitNet):
         self.log("importance", float(self.importance.sum()) + self.weights[0].mean())
 
 
+class Rotating(LitNet):
+    """Fills repeated matrices in place, as geometric augmentation does (kornia)."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        matrices = torch.eye(2)[None].repeat(len(x), 1, 1)
+        angle = x.flatten(1).mean(1)
+        matrices[:, 0, 1] = angle
+        matrices[:, 1, 0] *= angle
+        scale = torch.tensor([1.0, 1.0])
+        scale[1] = self.first.bias.mean()
+        turned = (x.flatten(1).reshape(len(x), 2, -1).transpose(1, 2) @ matrices * scale).transpose(1, 2)
+        return F.cross_entropy(self(turned.reshape(x.shape)), y)
+
+
 class Queued(LitNet):
     """Keys of a momentum encoder in a queue with a pointer, written through `.data` and slices (He et al. 2020)."""
 
@@ -465,5 +480,5 @@ class Augmenting(LitNet):
 EACH = (
     MetricLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, BranchingLater,
     PartlyEvaluating, GradientReversal, KeptAttention, Packed, Selecting, Queued,
-    Codebook, Penalized, Renormalized, InArrays, Carrying, Scheduling, Filling, Sampling,
+    Codebook, Penalized, Renormalized, InArrays, Carrying, Scheduling, Filling, Sampling, Rotating,
 )  # fmt: skip

@@ -135,7 +135,7 @@ FILLS_SHARED = "extra_args"
 
 def _reads_of_rows(module: Any, step: str, batch: Any, traits: StepTraits) -> bool:
     """Return whether a step reads values that differ between rows, by running two rows under `vmap`."""
-    reads, form, watch = RowReads(), BatchForm(batch), AttributeWatch(module)
+    reads, form, watch = RowReads(follows=True), BatchForm(batch), AttributeWatch(module)
     state = {f"module.{name}": torch.stack([value, value]) for name, value in module.state_dict().items()}
     examples = [torch.stack([tensor, tensor]) for tensor in examples_of(batch)]
 

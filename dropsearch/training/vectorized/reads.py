@@ -41,7 +41,7 @@ WITHOUT_RULE = frozenset(
 FACTORIES = frozenset(
     {
         torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.zeros_like, torch.ones_like,
-        torch.empty_like, torch.full_like, Tensor.new, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty,
+        torch.empty_like, torch.full_like, torch.tensor, Tensor.new, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty,
         Tensor.new_full, Tensor.clone, torch.clone,
     }
 )  # fmt: skip
@@ -57,10 +57,14 @@ class RowReads(TorchFunctionMode):
     Tensors created to be filled in place are batched, and boolean masks fill each row's. Operations without a batching
     rule, and functions of torchmetrics, are called separately for each row; rows whose results have different shapes
     take separate steps.
+
+    Args:
+        follows: Follow also what is computed from created tensors alone, to see whether the step fills it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, follows: bool = False) -> None:
         super().__init__()
+        self._follows = follows
         self.used = False
         """Whether a value that differs between rows was read, or filled a tensor that the step created."""
         self._made: set[int] = set()
@@ -98,7 +102,11 @@ class RowReads(TorchFunctionMode):
             return AUGMENTED[func](*args)  # Python binds the name to the result
         try:
             result = func(*args, **(kwargs or {}))
-            return self._created(result) if func in FACTORIES else result
+            if func in FACTORIES:
+                return self._created(result)
+            if self._follows and self._made and isinstance(result, Tensor) and self._is_made((args, kwargs)):
+                self._made.add(_address(result))
+            return result
         except RuntimeError as error:  # raised by `vmap` for operations without a batching rule
             if changes_in_place(func) or isinstance(error, torch.OutOfMemoryError) or "random" in str(error):
                 raise
@@ -114,6 +122,11 @@ class RowReads(TorchFunctionMode):
 
     def _number(self, tensor: Tensor) -> int:
         return self.__torch_function__(Tensor.__index__, (), (tensor,))
+
+    def _is_made(self, given: Any) -> bool:
+        """Return whether all that differs between rows among arguments was created by the step."""
+        found = [_address(each) for each in tensors(list(given)) if is_of_row(each)]
+        return bool(found) and self._made.issuperset(found)
 
     def _created(self, tensor: Tensor) -> Tensor:
         result = expanded(tensor)
