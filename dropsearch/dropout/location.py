@@ -128,8 +128,8 @@ class ModuleLocation:
         """Name of the last call: the site's name, with ``@2`` for its second call in the pass."""
         return per_call(self.last_drop, self.call)
 
-    def name_drop(self) -> str:
-        """Return the name of the site of the current drop.
+    def name_drop(self, *, passes: bool = False) -> str:
+        """Return the name of the site of the current call, which is counted unless it `passes`, as in eval mode.
 
         A site is a place in the code of a module. Its name is the module's path, with ``#2`` for the second place.
         Repeated calls of a place are the same site.
@@ -140,6 +140,6 @@ class ModuleLocation:
             places = self._places[path] = Places(module)
         number = places.number(self._reader.place(module))
         self.last_drop = (path or "model") if number == 1 else f"{path or 'model'}#{number}"
-        self._calls[self.last_drop] += 1
-        self.call = self._calls[self.last_drop]
+        self._calls[self.last_drop] += not passes
+        self.call = self._calls[self.last_drop] or 1
         return self.last_drop

@@ -212,9 +212,9 @@ class DropoutMode(TorchFunctionMode, ABC):
             scope = self.scope if self._scopes else None
             return self._undropped(func, args, kwargs) if scope is None else self.in_own_code(scope, func, args, kwargs)
         self.called.add(func)
-        site = self.location.name_drop()
         if self.location.module.training if call.training is None else call.training:
-            return self.on_drop(site, call, partial(_made_again, func, args, kwargs))
+            return self.on_drop(self.location.name_drop(), call, partial(_made_again, func, args, kwargs))
+        self.location.name_drop(passes=True)
         return self.on_pass(call, lambda: func(*args, **kwargs))
 
     def _undropped(

@@ -31,6 +31,8 @@ VALIDATION, TRAINING_PART = "evaluation", "training part"
 
 SHOWN = frozenset(function for function in (*OPS, F.multi_head_attention_forward) if can_be_shown(function))
 """Dropout functions in plain Python, whose calls can be seen without a function mode."""
+_ELEMENTWISE = SHOWN - {F.multi_head_attention_forward}
+"""Those whose third argument says whether they drop."""
 _RESTORING = frozenset({"fork_rng", "isolate_rng", "set_rng_state"})
 """Names of functions that restore PyTorch's generator, so that its state does not show that code drew."""
 OBSERVED = 2
@@ -189,8 +191,8 @@ class TrialControl(DropoutControl):
         return changed(self, _shown=False)
 
     def _answer(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Handle a call of a function in `SHOWN` as the mode does."""
-        if not self._shown:
+        """Handle a call of a function in `SHOWN` as the mode does; leave those of an evaluation that drop nothing."""
+        if not self._shown or (self._evaluates and function in _ELEMENTWISE and args[2:3] == (False,)):
             return run(*args, **kwargs)
         self._shown = False  # as in `hidden`, which costs more
         try:
