@@ -41,8 +41,8 @@ WITHOUT_RULE = frozenset(
 FACTORIES = frozenset(
     {
         torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.zeros_like, torch.ones_like,
-        torch.empty_like, torch.full_like, torch.tensor, Tensor.new, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty,
-        Tensor.new_full, Tensor.clone, torch.clone,
+        torch.empty_like, torch.full_like, torch.tensor, Tensor.new, Tensor.new_zeros, Tensor.new_ones,
+        Tensor.new_empty, Tensor.new_full, Tensor.clone, torch.clone,
     }
 )  # fmt: skip
 """Operations that create tensors to fill in place; each row gets its own."""
