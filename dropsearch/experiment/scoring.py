@@ -185,7 +185,7 @@ def _by_group(
         of = (lambda part: _of_step(twin, part, step)) if math.isclose(alone, whole, rel_tol=SAME) else measure
         found = [of(groups.only(group))[name] for group in everything]
         if not math.isclose(np.average(found, weights=groups.sizes), whole, rel_tol=SAME, abs_tol=SAME**2):
-            rest = [measure(groups.without(group))[name] for group in everything]
+            rest = [of(groups.without(group))[name] for group in everything]
             found = [len(groups) * whole - (len(groups) - 1) * each for each in rest]
     except Exception:  # a user module may not support every part of a set
         return None

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import dropsearch
 from dropsearch.core.records import Monitor
 from dropsearch.datasets.user_data import UserData
+from dropsearch.experiment import scoring
 from dropsearch.experiment.scoring import monitored_scores, validation_scores
 from dropsearch.report.text.verdict import verdict
 from dropsearch.report.text.warnings import warnings
@@ -68,6 +69,27 @@ def test_another_metric_has_pseudo_values(source):
     spread = float(by_example.std()) / (2 * found.loss)  # the delta method's
     assert np.mean(found.examples.loss) == pytest.approx(found.loss, rel=0.02)
     assert np.std(found.examples.loss, ddof=1) * np.sqrt(4) == pytest.approx(spread, rel=0.4)
+
+
+class SpreadOfBatch(nets.LitNet):
+    """Logs of each batch what is no mean over its examples, as R2 is."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        x, y = batch
+        self.log("val_loss", F.cross_entropy(self(x), y, reduction="none").std())
+
+
+def test_a_metric_that_is_no_mean_needs_one_trainer_where_its_step_needs_none(source, monkeypatch):
+    torch.manual_seed(0)
+    module, trainers = SpreadOfBatch().eval(), []
+    make = scoring.make_trainer
+    monkeypatch.setattr(scoring, "make_trainer", lambda *given, **more: trainers.append(1) or make(*given, **more))
+    found = scored(module, source)
+    assert len(trainers) == 2  # the whole set, with and without groups
+    monkeypatch.setattr(scoring, "_of_step", lambda *_: {})
+    by_trainer = scored(module, source)
+    assert len(trainers) > 50
+    assert found.examples.loss == pytest.approx(by_trainer.examples.loss, rel=1e-3, abs=1e-3)
 
 
 def test_outputs_that_a_module_keeps_do_not_add_up(source):
