@@ -42,13 +42,18 @@ class RateCheck:
 
     def require_active(self, searched: Sequence[str], arm: str, name: str) -> None:
         """Check that at least one rate has an effect."""
-        found = self.found if self.is_trained else None
-        dead = {each.site.name: each.finding for each in found.sites if each.alive is False} if found else {}
+        dead = self.without_effect
         if searched and all(site in dead for site in searched):
             raise InputError(
                 f"arms must not name {arm} for a module whose rates change nothing, got model={name} with "
                 f"{', '.join(searched)} ({dead[searched[0]]}), so all rates would have the same score: see task=sites"
             )
+
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """Findings of the sites whose rates changed nothing, also after some training; empty if that failed."""
+        sites = self.found.sites if self.found and self.is_trained else ()
+        return {each.site.name: each.finding for each in sites if each.site.controllable and each.alive is False}
 
     def of_sites(self) -> Iterator[str]:
         """Yield problems of the searched sites, one line each."""

@@ -255,6 +255,7 @@ class ExperimentRun:
             notes=(*notes(context), *self.remarks, *([self.budget.note(arms)] if self.budget else [])),
             fixed_luck=context.modules.fixed_luck,
             overlaps=context.source.overlaps,
+            without_effect=context.rate_check.without_effect if context.rate_check else {},
             own_arguments=context.modules.own_arguments(),
             redraws_split=context.source.redraws_split,
             trained_before=self.trained_before,

@@ -91,7 +91,7 @@ def _commands(summary: Summary) -> Iterator[str]:
 def _config(lines: Sequence[str]) -> Iterator[str]:
     if lines:
         yield "## Configuration"
-        yield _folded("Every key", block("\n".join(lines)))
+        yield _folded("All settings", block("\n".join(lines)))
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -180,6 +180,8 @@ class Summary:
     """Sentences about examples of validation or test set that are also training examples."""
     own_arguments: Mapping[str, str] = field(default_factory=dict)
     """By arm, the arguments in which its module differs from that of the arm without dropout beside it, `width=32`."""
+    without_effect: Mapping[str, str] = field(default_factory=dict)
+    """What was found of searched sites whose rates do not change the loss, by site."""
     evidence: Evidence | None = None
     """Measured effects of dropout in the winners; None if not measured."""
     trained_before: int = 0

@@ -98,9 +98,16 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
 
 
 def settings(config: Mapping[str, Any]) -> list[str]:
-    """Return each leaf of the configuration as ``group.key=value``, sorted; `retrain` only if it is the task."""
-    used = {name: value for name, value in config.items() if name != "retrain" or config.get("task") == "retrain"}
+    """Return each leaf of the configuration as ``group.key=value``, sorted, without groups that were not read."""
+    used = {name: value for name, value in config.items() if _is_read(name, config)}
     return sorted(f"{key}={'null' if value is None else value}" for key, value in leaves(used))
+
+
+def _is_read(group: str, config: Mapping[str, Any]) -> bool:
+    if group == "retrain":
+        return config.get("task") == "retrain"
+    # A module of the user makes its own optimizer; a model takes the group by a reference.
+    return group != "optimizer" or "${optimizer" in str(config.get("model", ""))
 
 
 def duration(seconds: float) -> str:

@@ -34,6 +34,19 @@ def is_same(one: ArmOutcome, other: ArmOutcome) -> bool:
     return bool(one.winner.results) and model(one, one.winner) == model(other, other.winner)
 
 
+def idle_sites(summary: Summary, name: str) -> list[str]:
+    """Return the sites of an arm's rates above 0 if none of these has an effect: then the arm has no dropout."""
+    above = [site for site, rate in summary.arms[name].rates.items() if rate > 0]
+    return above if all(site in summary.without_effect for site in above) else []
+
+
+def differ_in_settings(summary: Summary, one: str, other: str) -> bool:
+    """Return whether two arms have no dropout, one of them since its rates have no effect, and the same BatchNorm."""
+    alike = [name for name in (one, other) if idle_sites(summary, name) or not any(summary.arms[name].rates.values())]
+    idle = idle_sites(summary, one) or idle_sites(summary, other)
+    return bool(idle) and len(alike) == 2 and summary.arms[one].arm.batchnorm == summary.arms[other].arm.batchnorm
+
+
 def of_different_models(summary: Summary, contrasts: Iterable[Comparison]) -> list[Comparison]:
     """Return contrasts without those of a model with itself; of several of the same two models, the first."""
     arms = summary.arms

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from dropsearch.core.records import Summary, TrialResult, best_arm
+from dropsearch.core.records import Summary, best_arm
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
-from dropsearch.report.numbers import Scale, judged, loss, rate, shorten
-from dropsearch.report.text.contrast_phrases import between, difference, excluded, is_same, lead_of, size
+from dropsearch.report.numbers import Scale, judged, loss, rate
+from dropsearch.report.text.contrast_phrases import (
+    between,
+    differ_in_settings,
+    difference,
+    excluded,
+    idle_sites,
+    is_same,
+    lead_of,
+    size,
+)
 from dropsearch.report.text.phrases import (
     MOST_RATES,
     capitalized,
@@ -21,6 +29,7 @@ from dropsearch.report.text.phrases import (
     on_test,
     short_names,
 )
+from dropsearch.report.text.unconfirmed import nothing, unconfirmed
 
 EFFECTS = (("dropout", "none"), ("batchnorm", "none"), ("both", "batchnorm"))
 """Arms that add dropout or BatchNorm, with the arm without it."""
@@ -48,8 +57,8 @@ def answer(summary: Summary) -> tuple[str, ...]:
     if name is not None:
         return _use(summary, name), _tied(summary, name), _not_better(summary, name)
     if any(arm.best for arm in summary.arms.values()):
-        return _unconfirmed(summary)
-    return _nothing(summary)
+        return unconfirmed(summary)
+    return nothing(summary)
 
 
 def _trained_once(summary: Summary, name: str) -> str:
@@ -89,13 +98,16 @@ def _model(summary: Summary, name: str) -> str:
         own = summary.own_arguments.get(name)
         model = "BatchNorm" if outcome.arm.batchnorm else "the plain model"
         return f"{model}{f' with {own}' if own else ''} (every rate chosen is 0)"
+    if idle := idle_sites(summary, name):
+        model, sites = "BatchNorm" if outcome.arm.batchnorm else "the plain model", listed(short_names(idle))
+        return f"{model} of the arm {name} (of its rates only that of {sites} is above 0, which has no effect)"
     if outcome.arm.dropout == "shared":
         return f"dropout with one rate for all sites, {rate(next(iter(rates.values())))}"
     if len(rates) > MOST_RATES:
         low, high = min(rates.values()), max(rates.values())
         return f"{title} with rates from {rate(low)} to {rate(high)} at {len(rates)} sites (table below)"
-    listed = " / ".join("0" if value == 0 else rate(value) for value in rates.values())
-    return f"{title} with {'rates' if len(rates) > 1 else 'rate'} {listed} ({', '.join(short_names(list(rates)))})"
+    each = " / ".join("0" if value == 0 else rate(value) for value in rates.values())
+    return f"{title} with {'rates' if len(rates) > 1 else 'rate'} {each} ({', '.join(short_names(list(rates)))})"
 
 
 def _why(summary: Summary, name: str, value: str) -> str:
@@ -142,6 +154,9 @@ def _ties(summary: Summary, name: str) -> Iterator[str]:
             continue
         if contrast is None or not contrast.differences:
             yield f"{title} was not compared with it"
+        elif differ_in_settings(summary, name, other):
+            by = difference(summary, contrast, other)
+            yield f"{title} differs from it in learning rate and weight decay, not in dropout{by}"
         elif not findings.shown(contrast):
             apart = difference(summary, contrast, other)
             if contrast.missing or not math.isfinite(contrast.difference.low):  # with few seeds there is no interval
@@ -184,7 +199,7 @@ def _not_better(summary: Summary, name: str) -> str:
 def _worse(summary: Summary, name: str) -> Iterator[str]:
     worse: dict[str, list[str]] = {}
     for other in _others(summary, name):
-        contrast = between(summary, name, other)
+        contrast = None if differ_in_settings(summary, name, other) else between(summary, name, other)
         if contrast and findings.shown(contrast) and lead_of(summary, contrast, other) < 0:
             worse.setdefault(size(summary, contrast), []).append(summary.arms[other].arm.title)
     for apart, arms in worse.items():
@@ -201,53 +216,12 @@ def _no_effect(summary: Summary, name: str) -> Iterator[str]:
         contrast = between(summary, on, off)
         if is_same(summary.arms[on], summary.arms[off]):
             yield f"{title}: no dropout was chosen"
+        elif differ_in_settings(summary, on, off):
+            yield f"{title}: no dropout with an effect was chosen"
         elif not contrast or contrast.missing or not math.isfinite(contrast.difference.low):
             continue
         elif contrast.differences and not findings.shown(contrast):
             yield f"{title}: no improvement over {lacking} shown{excluded(summary, contrast, on)}"
-
-
-# Without a confirmation
-
-
-def _unconfirmed(summary: Summary) -> tuple[str, str]:
-    losses = {name: findings.search_loss(arm) for name, arm in summary.arms.items() if arm.best}
-    first = (max if summary.monitor.mode == "max" else min)(losses, key=losses.__getitem__)
-    failed = [result for arm in summary.arms.values() for each in arm.confirmed for result in each.failed]
-    reason = "No arm can be recommended yet: no configuration was confirmed on all fresh seeds."
-    if summary.complete and failed:
-        why, _ = Counter(result.reason or "no reason recorded" for result in failed).most_common(1)[0]
-        reason = (
-            "No arm can be recommended: each confirmed configuration has a retraining that failed, most often with: "
-            f"{shorten(' '.join(why.split()).rstrip('.'), 120)}. {_against(failed)}."
-        )
-    return (
-        reason,
-        f"In the search {summary.arms[first].arm.title} leads with {monitored(summary)} {loss(losses[first])}, but "
-        "there the luckiest trial leads.",
-    )
-
-
-def _against(failed: Sequence[TrialResult]) -> str:
-    """Return what to do about failed retrainings."""
-    if all(result.reason.startswith("diverged") for result in failed):
-        return "Lower learning rates (space.lr.high) or clipped gradients (trainer.gradient_clip_val=1) diverge less"
-    return (
-        "Remove the cause, then repeat the command, which trains them again (with study.allow_code_changes=true if "
-        "your code changed)"
-    )
-
-
-def _nothing(summary: Summary) -> tuple[str, str]:
-    trials = sum(len(arm.trials) for arm in summary.arms.values())
-    first = "No trial was completed, so nothing can be said about dropout or BatchNorm."
-    reasons = sum((findings.reasons(arm) for arm in summary.arms.values()), Counter[str]())
-    if not reasons:
-        pruned = f"Of {trials} trials none failed and all were pruned: set pruner=none, or more trainer.max_epochs."
-        return first, pruned if trials else "None had ended yet."
-    reason, _ = reasons.most_common(1)[0]
-    why = shorten(" ".join(reason.split()).rstrip("."), 200)
-    return first, f"Of {trials} trials {reasons.total()} failed, most often with: {why}."
 
 
 def rates_by_site(summary: Summary) -> str:

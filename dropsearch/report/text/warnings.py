@@ -9,6 +9,7 @@ from dropsearch.core.records import Comparison, Confirmed, Summary, TrialResult,
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
 from dropsearch.report.numbers import loss, shorten
+from dropsearch.report.text.contrast_phrases import idle_sites
 from dropsearch.report.text.phrases import MOST_RATES, listed, on_test, short_names
 from dropsearch.stats.shown import minimum_seeds
 
@@ -38,6 +39,7 @@ def warnings(summary: Summary) -> list[str]:
         *_constant(summary),
         *_hardly_searched(summary),
         *_at_the_end(summary),
+        *_without_effect(summary),
     ]
 
 
@@ -213,6 +215,23 @@ def _at_the_end(summary: Summary) -> Iterator[str]:
         names = listed(short_names(sites)) if len(sites) <= MOST_RATES else f"{len(sites)} sites"
         found = f"The rate of {names} is" if len(sites) == 1 else f"The rates of {names} are"
         yield f"{found} at the upper end of the range, {high:g}: higher ones were not tried (space.high)."
+
+
+def _without_effect(summary: Summary) -> Iterator[str]:
+    """Yield the sites with a rate above 0 in a winner, whose rates do not change the loss."""
+    idle: dict[str, None] = {}
+    for name, outcome in summary.arms.items():
+        if outcome.winner and idle_sites(summary, name):
+            yield (
+                f"The rates of {arm_title(name)} are above 0 only where they have no effect: its winner is a model "
+                "without dropout, with a learning rate and weight decay of its own."
+            )
+        above = (site for site, rate in outcome.rates.items() if rate > 0)
+        idle |= dict.fromkeys(site for site in above if site in summary.without_effect)
+    if idle:
+        names = listed(short_names([*idle])) if len(idle) <= MOST_RATES else f"{len(idle)} sites"
+        rates = "The rate of" if len(idle) == 1 else "The rates of"
+        yield f"{rates} {names} may be any: {summary.without_effect[next(iter(idle))]}."
 
 
 def _seeds(summary: Summary) -> Iterator[str]:

@@ -274,6 +274,12 @@ def test_the_configuration_shows_retraining_only_where_it_is_the_task():
     assert "retrain.lr=0.001" in settings({**config, "task": "retrain"})
 
 
+@pytest.mark.parametrize(("model", "is_read"), [({"optimizer": "${optimizer}"}, True), ({"lr": 0.1}, False)])
+def test_the_configuration_shows_an_optimizer_only_where_the_model_takes_it(model, is_read):
+    """A module of the user makes its own."""
+    assert ("optimizer.name=adamw" in settings({"optimizer": {"name": "adamw"}, "model": model})) is is_read
+
+
 @pytest.mark.parametrize("scale", [1e-9, 1e-5, 1.0, 1e3, 1e7])
 def test_the_tables_of_the_first_screen_fit_for_scores_of_any_size(make, scale):
     scores = {"none": [0.561, 0.553, 0.571, 0.566], "dropout_shared": [0.612, 0.634, 0.598, 0.641]}

@@ -429,3 +429,23 @@ def test_few_seeds_tell_nothing_apart_and_nothing_alike(make):
     assert "cannot be said: " in answer(summary)[1]
     assert "not distinguishable" not in verdict(summary)
     assert "no improvement" not in verdict(summary)
+
+
+@pytest.mark.parametrize("used", ["dropout", "none"])
+def test_a_model_that_drops_only_where_it_has_no_effect_is_neither_better_nor_worse_than_plain(make, used):
+    """It is the plain model with another learning rate."""
+    sign = 1 if used == "dropout" else -1
+    found = contrast("dropout", "none", sign * 0.05, *sorted((sign * 0.04, sign * 0.06)), 0.002)
+    losses = {"dropout": 0.2, "none": 0.5} if used == "dropout" else {"dropout": 0.5, "none": 0.2}
+    arms = {
+        "none": with_losses(make, "none", [losses["none"]] * 8, {}),
+        "dropout": with_losses(make, "dropout", [losses["dropout"]] * 8, {"a": 0.0, "b": 0.3}),
+    }
+    summary = replace(with_contrasts(make, found), arms=arms, without_effect={"b": "nothing"})
+    use, tied, worse = answer(summary)
+    assert use.startswith("Use the plain model")
+    assert ("of the arm dropout (of its rates only that of b is above 0, which has no effect)" in use) is (sign > 0)
+    assert "differs from it in learning rate and weight decay, not in dropout (-5.00 points" in tied
+    assert worse == "No arm is shown to be worse."
+    alive = answer(replace(summary, without_effect={}))
+    assert any("worse by 5.00" in text for text in alive)

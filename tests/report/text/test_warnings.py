@@ -192,3 +192,26 @@ def test_an_arm_tested_in_a_later_run_is_named(make):
     told = "The test set was opened for dropout + BatchNorm after a run had shown the results of plain and dropout: "
     assert in_every_first_screen(make.summary(arms | {"both": later}), told)
     assert not any("opened" in text for text in warnings(make.summary({"both": later})))
+
+
+DEAD = "rates 0 and 0.9 give the same loss: its output does not reach the loss, or its input is zero"
+
+
+@pytest.mark.parametrize(
+    ("rates", "is_plain", "named"),
+    [
+        ({"a": 0.4, "b": 0.0}, False, ""),
+        ({"a": 0.4, "b": 0.3}, False, "The rate of b may be any: rates 0 and 0.9 give the same loss"),
+        ({"a": 0.0, "b": 0.3}, True, "The rate of b may be any: "),
+        ({"a": 0.0, "b": 0.0}, False, ""),
+    ],
+)
+def test_rates_at_sites_without_effect_are_named(make, rates, is_plain, named):
+    """A model that drops only there is one without dropout, whatever its loss."""
+    arms = {"none": with_losses(make, "none", [0.5] * 3), "dropout": with_losses(make, "dropout", [0.2] * 3, rates)}
+    summary = make.summary(arms, without_effect={"b": DEAD})
+    told = "The rates of dropout are above 0 only where they have no effect: its winner is a model without dropout"
+    assert in_every_first_screen(summary, told) is is_plain
+    assert in_every_first_screen(summary, named)
+    assert any(text.startswith("The rate of b") for text in warnings(summary)) is bool(named)
+    assert "may be any" not in " ".join(warnings(make.summary(arms)))
