@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dropsearch.core.records import Answer, Claim, Comparison, Evidence, Interval, Summary, arm_title
+from dropsearch.stats.comparisons import SIGNIFICANT, minimum_seeds, p_text
 from dropsearch.stats.intervals import finite_mean
-from dropsearch.stats.shown import SIGNIFICANT, minimum_seeds, p_text
 
 Side = Literal[-1, 1]
 

@@ -26,9 +26,9 @@ from dropsearch.analysis.claim_rules import (
 )
 from dropsearch.core.records import Claim, Comparison, Evidence, Interval, Summary, arm_title
 from dropsearch.core.records.arms import TYPICAL_BANDS
+from dropsearch.stats.comparisons import shown_side
 from dropsearch.stats.intervals import finite_mean
 from dropsearch.stats.paired_tests import holm, paired_difference, wilcoxon_exact
-from dropsearch.stats.shown import shown_side
 
 WITH_AND_WITHOUT = (("dropout", "none"), ("both", "batchnorm"))
 """Contrasts with and without dropout. The first measured one with a rate above 0 decides, unless another one

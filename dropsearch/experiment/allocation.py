@@ -10,7 +10,7 @@ from itertools import pairwise
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.paces import TEST_SHARE
 from dropsearch.report.progress.view import duration
-from dropsearch.stats.shown import detectable
+from dropsearch.stats.comparisons import detectable
 
 ROUNDS = (0.4, 0.75, 1.0)
 """Shares of an arm's trials after which the plan is updated."""

@@ -117,8 +117,7 @@ def quantities(loss_unit: str) -> dict[str, Quantity]:
 def _related(arms: Mapping[str, ArmEvidence]) -> dict[str, ArmEvidence]:
     """Return the arms with errors under corruption relative to the arm `none`, for each seed."""
     reference = _corrupted(arms["none"]) if "none" in arms else {}
-    curves = {name: _corrupted(arm) for name, arm in arms.items()} if reference else {}
-    return {name: _relative(arm, curves.get(name, {}), reference) for name, arm in arms.items()}
+    return {name: _relative(arm, reference) if reference else arm for name, arm in arms.items()}
 
 
 def _corrupted(arm: ArmEvidence) -> dict[int, dict[str, Sequence[float]]]:
@@ -127,11 +126,8 @@ def _corrupted(arm: ArmEvidence) -> dict[int, dict[str, Sequence[float]]]:
     return {seed: {name: rows[i] for name, rows in known.items()} for i, seed in enumerate(arm.seeds)} if known else {}
 
 
-def _relative(
-    arm: ArmEvidence,
-    curves: Mapping[int, Mapping[str, Sequence[float]]],
-    reference: Mapping[int, Mapping[str, Sequence[float]]],
-) -> ArmEvidence:
+def _relative(arm: ArmEvidence, reference: Mapping[int, Mapping[str, Sequence[float]]]) -> ArmEvidence:
+    curves = _corrupted(arm)
     if not curves:
         return arm
     errors = tuple(

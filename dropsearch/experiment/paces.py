@@ -10,7 +10,7 @@ from dropsearch.config.schema import Config
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.study.pruners import PRUNERS
-from dropsearch.study.trial_clock import TrialClock
+from dropsearch.study.search_feed import TrialClock
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.trainers import batches_in
 

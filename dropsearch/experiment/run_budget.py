@@ -21,8 +21,7 @@ from dropsearch.experiment.paces import REPORT_SECONDS, TEST_SHARE, TRACKING_SEC
 from dropsearch.experiment.pilot import evidence_pace, pilots
 from dropsearch.experiment.winners import measuring_threads
 from dropsearch.report.numbers import Scale
-from dropsearch.stats.comparisons import planned_contrasts
-from dropsearch.stats.shown import minimum_seeds
+from dropsearch.stats.comparisons import minimum_seeds, planned_contrasts
 from dropsearch.tracking import tracker_names
 from dropsearch.training.protocols import Engine
 

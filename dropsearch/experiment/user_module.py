@@ -164,9 +164,9 @@ class TrialModules:
             found = probe(self._specimen(values), given, self._settings, self._config.sites.per_call).sites
         return found if self.has_own_rates else tuple(dataclasses.replace(site, rate=0.0) for site in found)
 
-    def specimen(self, values: Mapping[str, Any], seed: int = PROBED.seed) -> Any:
+    def specimen(self, values: Mapping[str, Any]) -> Any:
         """Return a module for inspection, with all layers and given searched values."""
-        return self._with_layers(self._specimen(values, seed), seed)
+        return self._with_layers(self._specimen(values), PROBED.seed)
 
     def _specimen(self, values: Mapping[str, Any], seed: int = PROBED.seed) -> Any:
         rates = {self._builder.rates: SHOWN_RATE} if self._builder.rates else {}

@@ -7,7 +7,7 @@ from collections import Counter
 
 from dropsearch.core.records import ArmOutcome, Comparison, Interval, Summary
 from dropsearch.report.measured_values import finite, mean_interval
-from dropsearch.stats.shown import shown_side
+from dropsearch.stats.comparisons import shown_side
 
 
 def measuring(summary: Summary) -> str:
@@ -68,7 +68,7 @@ def tested(summary: Summary) -> dict[str, ArmOutcome]:
 
 
 def shown(comparison: Comparison) -> bool:
-    """Return whether a difference is shown, as decided by `stats.shown.shown_side`."""
+    """Return whether a difference is shown, as decided by `stats.comparisons.shown_side`."""
     return shown_side(comparison) != 0
 
 

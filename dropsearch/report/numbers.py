@@ -11,7 +11,7 @@ from typing import Any
 from dropsearch.core.override_text import written
 from dropsearch.core.records import ArmOutcome, ComparisonMetric, Interval
 from dropsearch.report.measured_values import mean_interval
-from dropsearch.stats.shown import p_text
+from dropsearch.stats.comparisons import p_text
 
 EMPTY = "-"
 

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from dropsearch.analysis.budget import random_search, repeated_searches
 from dropsearch.analysis.response_curves import responses
 from dropsearch.core.records import ARMS, Budget, Comparison, EpochMetrics, TrialResult, TrialSpec
-from dropsearch.stats.comparisons import contrasted, contrasts_of, planned_contrasts
+from dropsearch.stats.comparisons import contrasted, contrasts_of, planned_contrasts, shown_side
 from dropsearch.stats.intervals import crossed_difference
 from dropsearch.stats.paired_tests import holm, paired_difference, wilcoxon_exact
-from dropsearch.stats.shown import shown_side
 
 Array = NDArray[np.float64]
 Random = np.random.Generator

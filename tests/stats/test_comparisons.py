@@ -14,10 +14,10 @@ from dropsearch.stats.comparisons import (
     compared,
     contrasted,
     contrasts_of,
+    minimum_seeds,
     planned_contrasts,
 )
 from dropsearch.stats.paired_tests import holm
-from dropsearch.stats.shown import minimum_seeds
 from tests.stats.simulations import ALL_ARMS, confirmation, family_wise_error
 
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropsearch.stats.comparisons import contrasted
+from dropsearch.stats.comparisons import contrasted, shown_side
 from dropsearch.stats.intervals import crossed_difference
-from dropsearch.stats.shown import shown_side
 from tests.stats.simulations import LUCK, coverage_over_both, crossed_family_wise_errors
 
 

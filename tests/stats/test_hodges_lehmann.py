@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from dropsearch.stats.comparisons import minimum_seeds
 from dropsearch.stats.paired_tests import paired_difference, walsh_averages, wilcoxon_exact
-from dropsearch.stats.shown import minimum_seeds
 from tests.stats.simulations import interval_coverage, intervals_that_leave_the_data
 
 ties = st.integers(-3, 3).map(lambda value: value / 360)

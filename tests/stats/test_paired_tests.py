@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from dropsearch.stats.comparisons import minimum_seeds
 from dropsearch.stats.paired_tests import holm, wilcoxon_exact
-from dropsearch.stats.shown import minimum_seeds
 
 whole = st.integers(-6, 6).map(float)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from dropsearch.stats.shown import detectable, smallest_rank_sum
+from dropsearch.stats.comparisons import detectable, smallest_rank_sum
 
 
 @pytest.mark.parametrize("pairs", [6, 8, 10, 13])

@@ -13,10 +13,9 @@ from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.study.feeds import DIVERGED
 from dropsearch.study.pruners import make_pruner
 from dropsearch.study.samplers import sampler_factory
-from dropsearch.study.search_feed import SearchFeed
+from dropsearch.study.search_feed import SearchFeed, TrialClock
 from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore
-from dropsearch.study.trial_clock import TrialClock
 from tests.study.conftest import make_space
 
 EPOCHS, TOTAL = 5, 20

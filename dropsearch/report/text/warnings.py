@@ -11,7 +11,7 @@ from dropsearch.report.measured_values import finite
 from dropsearch.report.numbers import loss, shorten
 from dropsearch.report.text.contrast_phrases import idle_sites
 from dropsearch.report.text.phrases import MOST_RATES, listed, on_test, short_names
-from dropsearch.stats.shown import minimum_seeds
+from dropsearch.stats.comparisons import minimum_seeds
 
 ONE_SIDED = 0.25
 """Difference between the shares of failed trials of two arms from which their chances count as unequal."""
