@@ -116,7 +116,7 @@ def remember_secrets(values: Any, environment: Mapping[str, str] = MappingProxyT
         if type(value) is int and abs(value) >= 10 ** (SHORTEST - 1) and holds_secret(key, value):
             found.add(str(value))
 
-    _changed(values, "", add_number)
+    changed_leaves(values, "", add_number)
     ordered = sorted((each for each in found if not (is_name(each) and each in ordinary)), key=lambda e: (-len(e), e))
     _known.clear()
     _known.update({each: _finder(each) for each in ordered})
@@ -172,7 +172,7 @@ def masked_values(value: Any, key: str = "", text: Callable[[str], str] = masked
             return MASK
         return text(value) if isinstance(value, str) else value
 
-    return _changed(value, key, hidden)
+    return changed_leaves(value, key, hidden)
 
 
 def comparable_values(value: Any, key: str = "") -> Any:
@@ -190,16 +190,16 @@ def comparable_values(value: Any, key: str = "") -> Any:
             return hidden
         return f"{hidden}{hashlib.blake2b(str(value).encode(), digest_size=1).hexdigest()}"
 
-    return _changed(value, key, marked)
+    return changed_leaves(value, key, marked)
 
 
-def _changed(value: Any, key: str, change: Callable[[str, Any], Any]) -> Any:
+def changed_leaves(value: Any, key: str, change: Callable[[str, Any], Any]) -> Any:
     """Return nested mappings and lists with each value changed, given its key or that of a secret above it."""
     if isinstance(value, Mapping):
         above = key if is_secret_key(key) else ""
-        return {name: _changed(item, above or str(name), change) for name, item in value.items()}
+        return {name: changed_leaves(item, above or str(name), change) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_changed(item, key, change) for item in value)
+        return type(value)(changed_leaves(item, key, change) for item in value)
     return change(key, value)
 
 

