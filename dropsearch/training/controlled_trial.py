@@ -19,7 +19,7 @@ from dropsearch.core.printable import one_line
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.dropout.trial_control import TRAINING_PART, TrialControl
 from dropsearch.training.batch_transfer import transfer_in_steps
-from dropsearch.training.logged_steps import EPOCH_HOOKS, as_defined, wrapped_hook, wrapped_step
+from dropsearch.training.logged_steps import BUILDING, EPOCH_HOOKS, as_defined, wrapped_hook, wrapped_step
 
 
 def drops_nothing(spec: TrialSpec) -> bool:
@@ -68,7 +68,7 @@ def controlled_hooks(control: TrialControl, *owners: Any) -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name in ((each, name) for each in owners for name in hooks_of(type(each))):
             seeing = control.seeing
-            if name in EPOCH_HOOKS and name != "setup" and isinstance(owner, LightningModule):
+            if name in EPOCH_HOOKS and name not in BUILDING and isinstance(owner, LightningModule):
                 seeing = partial(_keyed_hook, control, owner, name)
             stack.enter_context(wrapped_hook(owner, name, lambda hook, seeing=seeing: _in_context(hook, seeing)))
         yield

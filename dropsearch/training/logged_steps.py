@@ -15,11 +15,13 @@ from dropsearch._compat.lightning import logging_to, transferred
 from dropsearch.core.batches import examples_in, mapped
 
 EPOCH_HOOKS = (
-    "setup", "on_fit_start", "on_train_start", "on_train_epoch_start", "on_validation_start",
+    "setup", "configure_model", "on_fit_start", "on_train_start", "on_train_epoch_start", "on_validation_start",
     "on_validation_epoch_start", "on_validation_epoch_end", "on_validation_end", "on_train_epoch_end", "on_train_end",
     "on_fit_end", "teardown",
 )  # fmt: skip
 """Hooks of a trial or an epoch, which run once per row, outside of `vmap`."""
+BUILDING = ("setup", "configure_model")
+"""Those that may build layers, which a fit runs first, like a part of the constructor."""
 _POSITIONAL = ("prog_bar", "logger", "on_step", "on_epoch", "reduce_fx")
 
 

@@ -16,7 +16,7 @@ from lightning import Callback, LightningModule, Trainer
 from dropsearch._compat.lightning_signals import KeepSigtermHandler
 from dropsearch._compat.torch_modules import named_parts
 from dropsearch.core.errors import InputError, RunError
-from dropsearch.core.global_state import process_state_kept, reseeding_follows, seeded
+from dropsearch.core.global_state import process_state_kept, reseed, reseeding_follows, seeded
 from dropsearch.core.records import TrialResult, TrialSpec
 from dropsearch.core.user_errors import described, message_of
 from dropsearch.dropout.trial_control import FirstSteps, HiddenDrawError, TrialControl
@@ -145,7 +145,9 @@ class SequentialEngine(Engine):
             users = [each for each in trainer.callbacks if not isinstance(each, EpochReport | KeepSigtermHandler)]
             at_end = wrapped_hook(module, "on_train_epoch_end", partial(partial, report.at_epoch_end, module))
             with at_end, controlled_hooks(control, *users):
-                trainer.fit(module, **_batches(data, self.settings.batch_seed(spec)))
+                batches = _batches(data, self.settings.batch_seed(spec))
+                reseed(spec.seed)  # whatever making loaders drew, so that layers of hooks get the same weights anywhere
+                trainer.fit(module, **batches)
         require_no_drops(control, spec)
         if ending.state == "COMPLETE" and not ending.curve:
             raise InputError(

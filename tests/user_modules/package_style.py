@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchmetrics import Metric
@@ -272,6 +273,26 @@ class Rotating(LitNet):
         return F.cross_entropy(self(turned.reshape(x.shape)), y)
 
 
+class BuiltInHooks(LitNet):
+    """Its layers are built in `setup`, by what the data module knows, and in `configure_model`."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        del self.first, self.last
+
+    def setup(self, stage: str) -> None:
+        width = 12 if isinstance(self.trainer.datamodule, LightningDataModule) else 0  # type: ignore[attr-defined]
+        self.first = nn.Linear(64, width)
+        self.noise = torch.randn(width)
+
+    def configure_model(self) -> None:
+        if not hasattr(self, "last"):
+            self.last = nn.Linear(self.first.out_features, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.noise[:10].to(x)
+
+
 class Queued(LitNet):
     """Keys of a momentum encoder in a queue with a pointer, written through `.data` and slices (He et al. 2020)."""
 
@@ -480,5 +501,5 @@ class Augmenting(LitNet):
 EACH = (
     MetricLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, BranchingLater,
     PartlyEvaluating, GradientReversal, KeptAttention, Packed, Selecting, Queued,
-    Codebook, Penalized, Renormalized, InArrays, Carrying, Scheduling, Filling, Sampling, Rotating,
+    Codebook, Penalized, Renormalized, InArrays, Carrying, Scheduling, Filling, Sampling, Rotating, BuiltInHooks,
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -13,18 +14,28 @@ from dropsearch._compat.torch_modules import BatchNormBase, children_of
 from dropsearch.core.errors import InputError
 from dropsearch.core.user_errors import described
 from dropsearch.training.adapters.probe import for_a_look, trained_for
-from dropsearch.training.logged_steps import wrapped_step
+from dropsearch.training.logged_steps import BUILDING, wrapped_step
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import make_trainer, quiet_lightning
 
-HOOKS = ("setup", "configure_model")
 STARTS = ("on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_batch_start")
 """Hooks that may set weights before the first training step."""
 
 
 def builds_in_hooks(module: Any) -> bool:
     """Return whether a module overrides a hook that may build layers."""
-    return _overrides(module, HOOKS)
+    return _overrides(module, BUILDING)
+
+
+def build_in_hooks(module: Any, dtype: torch.dtype = torch.float32) -> None:
+    """Run the hooks that build layers; those of `configure_model` are created in `dtype`, as Lightning does."""
+    before = torch.get_default_dtype()
+    module.setup("fit")
+    torch.set_default_dtype(dtype)
+    try:
+        module.configure_model()
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _overrides(module: Any, hooks: tuple[str, ...]) -> bool:
@@ -41,8 +52,7 @@ def with_layers(module: Any, data: Mapping[str, Any], settings: TrainerSettings)
     trainer.datamodule = data.get("datamodule")
     module.trainer = trainer
     try:
-        module.setup("fit")
-        module.configure_model()
+        build_in_hooks(module)
     except Exception as error:
         raise InputError(
             f"model={type(module).__name__} must build its layers in setup and configure_model, but fails: "

@@ -92,7 +92,7 @@ def _is_plain(
     loader = data.train_loader(specs[0].seed)
     module, other = (in_precision(make_module(spec), torch.float64) for spec in specs)
     differing = set() if runs_aside(module) else differing_attributes(module, other)
-    traits = traits_of(module, lambda each: RowTrainer(trainer, each, data, loader), data)
+    traits = traits_of(module, lambda each: RowTrainer(trainer, each, data, loader), data, dtype=torch.float64)
     if differing or not traits.is_plain:
         return False
     optimizer, _ = configure_optimizer(_module(make_module, specs[0], trainer))

@@ -16,6 +16,7 @@ from dropsearch.core.global_state import keeping_generators
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described
 from dropsearch.dropout.trial_control import TrialControl
+from dropsearch.training.adapters.layers import build_in_hooks
 from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of, runs_aside, set_to_train
 from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.planning.memory import Memory, free_memory, measure_memory
@@ -179,7 +180,7 @@ def _sequential_rate(make_module: ModuleFactory, data: DataSource, settings: Tra
     module.trainer = bare_trainer(loader, max_epochs=1)
     if not runs_aside(module):
         module.trainer = RowTrainer(module.trainer, module, data, loader)  # type: ignore[assignment]
-        module.setup("fit")
+        build_in_hooks(module)
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
     control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configure_optimizer(module)
     times = []

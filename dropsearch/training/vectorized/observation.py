@@ -17,7 +17,8 @@ from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import python_states, seeded
 from dropsearch.core.user_errors import place_of_method
 from dropsearch.dropout.row_control import Shapes, mask_shapes
-from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of, set_to_train
+from dropsearch.training.adapters.layers import build_in_hooks
+from dropsearch.training.logged_steps import call_step, captured_logs, in_precision, on_device_of, set_to_train
 from dropsearch.training.protocols import DataSource
 from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 from dropsearch.training.vectorized.effects import EffectRecorder, value_of
@@ -34,19 +35,25 @@ from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 
 def traits_of(
-    module: Any, make_trainer: Callable[[Any], RowTrainer], data: DataSource, errors: list[Exception] | None = None
+    module: Any,
+    make_trainer: Callable[[Any], RowTrainer],
+    data: DataSource,
+    errors: list[Exception] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> StepTraits:
     """Return the traits of the steps of a module that is not used otherwise, on the first batches of the data.
 
-    `errors` takes what setting up, configuring optimizers and each step raise; None to raise it.
+    `errors` takes what setting up, configuring optimizers and each step raise; None to raise it. `dtype` is that of a
+    module that has no layers yet.
     """
     batches = (next(iter(data.train_loader(0))), next(iter(data.val_dataloader())))
-    batch, val_batch = (on_device_of(module, each) for each in batches)
+    dtype = next((each.dtype for each in module.parameters() if each.is_floating_point()), dtype)
     traits, trainer = static_traits(module), make_trainer(module)
     module.trainer = trainer
     with _collected(errors):
-        if "setup" in traits.hooks:
-            module.setup("fit")
+        build_in_hooks(module, dtype)
+        in_precision(module, dtype)
+    batch, val_batch = (on_device_of(module, each) for each in batches)
     with _collected(errors):
         optimizer, schedules = configure_optimizer(module)
         traits.has_plateau = any(schedule.monitor is not None for schedule in schedules)

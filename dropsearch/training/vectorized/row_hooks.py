@@ -65,7 +65,7 @@ class RowHooks:
         if hook not in BATCH_HOOKS:
             log.batch_size = None
         place = partial(place_of_method, module, hook)
-        draws = hook in EPOCH_HOOKS and hook != "setup"
+        draws = hook in EPOCH_HOOKS
         states = None if draws else generator_states()
         trained = [p.requires_grad for p in module.parameters()]
         modes = [part.training for part in module.modules()]

@@ -45,7 +45,6 @@ class RowModules:
         module.trainer = view  # type: ignore[assignment]
         trial_row.log = RowLog(training=True)
         view.now(callbacks=trial_row.callbacks)
-        self._hooks.run(trial_row, "setup", "fit")
         return view
 
     def start(self, trial_row: TrialRow, optimizer: Any) -> None:

@@ -11,9 +11,11 @@ import torch
 from lightning import LightningModule
 
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import State, TrialResult, TrialSpec
 from dropsearch.core.user_errors import described
 from dropsearch.training.adapters.checkpoints import save_checkpoint
+from dropsearch.training.adapters.layers import build_in_hooks, builds_in_hooks
 from dropsearch.training.logged_steps import in_precision, runs_aside, set_to_train
 from dropsearch.training.protocols import CheckpointPath, DataSource, Feed, TrainerSettings, validates_by_row
 from dropsearch.training.sequential import ModuleFactory
@@ -44,9 +46,17 @@ class RowSource:
             why = "with a loader that does not know its length works with sequential training only"
             raise UnsupportedError(f"trainer.accumulate_grad_batches {why}")
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.float64 if self.settings.precision == "64-true" else torch.float32
+
     def module(self, spec: TrialSpec) -> LightningModule:
-        """Build a trial's module, whose Trainer knows the number of steps."""
+        """Build a trial's module with the layers that its hooks build; its Trainer knows the number of steps."""
         module = self.make_module(spec)
+        if builds_in_hooks(module):
+            module.trainer = self.row_trainer(module)  # type: ignore[assignment]
+            with seeded(spec.seed):  # as a fit begins
+                build_in_hooks(module, self._dtype)
         module.trainer = self._trainer
         return module
 
@@ -61,7 +71,7 @@ class RowSource:
         if runs_aside(module) and not has_callbacks:
             return StepTraits()
         with quiet_lightning():
-            traits = traits_of(module, self.row_trainer, self.data)
+            traits = traits_of(module, self.row_trainer, self.data, dtype=dtype)
         traits.has_callbacks = has_callbacks
         return traits
 
@@ -76,7 +86,7 @@ class RowSource:
                 try:
                     trial_rows.append(self._trial_row(spec))
                     spare_memory(trial_rows[-1], trial_rows[0])
-                except (InputError, RunError, torch.cuda.OutOfMemoryError):
+                except (InputError, RunError, UnsupportedError, torch.cuda.OutOfMemoryError):
                     raise
                 except Exception as error:
                     failed.append(TrialResult(spec, "FAIL", (), 0.0, described(error)))
@@ -110,7 +120,7 @@ class RowSource:
         )
 
     def _save(self, trial_row: TrialRow, path: Path) -> str:
-        module = self.make_module(trial_row.spec)
+        module = in_precision(self.module(trial_row.spec), self._dtype)
         module.load_state_dict(trial_row.best or {})
         self._trainer.strategy.connect(module)
         return save_checkpoint(self._trainer, path)

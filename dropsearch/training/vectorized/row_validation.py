@@ -59,8 +59,6 @@ class RowValidation:
         if not twins:
             return {}
         with self._validating(twins.values()), self._weights_kept(rows):
-            for twin in twins.values():
-                self._hooks.run(twin, "setup", "validate")
             logs, found = self._pass(twins, trial_rows, rows, batches, TRAINING_PART), {}
             for row, log in logs.items():
                 with twins[row].raising_alone():

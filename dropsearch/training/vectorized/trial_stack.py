@@ -29,7 +29,7 @@ from dropsearch.training.vectorized.row_trainer import StepTrainer, rates_of
 from dropsearch.training.vectorized.row_validation import Values
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep
-from dropsearch.training.vectorized.step_traits import StepTraits, overridden
+from dropsearch.training.vectorized.step_traits import StepTraits
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_modes import disable_flatten_parameters
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
@@ -84,8 +84,8 @@ class TrialStack:
     # -- building rows
 
     def _spare_memory(self, trial_row: TrialRow, first: TrialRow) -> None:
-        """Share the frozen parts of another module with a new one, unless its `setup` may still change them."""
-        if self._may_hold_once and not any(overridden(trial_row.module, ("setup",))):
+        """Share the frozen parts of another module with a new one."""
+        if self._may_hold_once:
             # In a row of its own, a part of the first trial is overwritten when the next trial takes that row.
             rows: StackedState | None = getattr(self, "rows", None)
             first = self.trial_rows[0] if self.trial_rows else first
@@ -106,7 +106,6 @@ class TrialStack:
             traits.carried |= differing_attributes(first.module, trial_row.module)
         if not traits.is_plain:
             skeleton.trainer = self.source.row_trainer(skeleton)  # type: ignore[assignment]
-            skeleton.setup("fit")
             begin(skeleton, traits)
         if not runs_aside(skeleton):
             self._attach_step(skeleton, traits)
