@@ -91,7 +91,7 @@ class RowReads(TorchFunctionMode):
         if is_of_lists(func) and any(map(is_of_row, tensors([args, kwargs]))):
             self.used = True
             return _each_of_lists(func, args, kwargs or {})
-        if func is Tensor.__setitem__ and has_mask(args) and is_of_row(args[0]):
+        if func is Tensor.__setitem__ and is_indexed(args) and is_of_row(args[0]):
             self.used = True
             each_row(func, args, kwargs or {})  # a row is a view, so it is filled in place
             return None
@@ -184,6 +184,12 @@ def _may_be_of_row(value: Any) -> bool:
 def has_mask(args: tuple[Any, ...]) -> bool:
     """Return whether the arguments of `__getitem__` or `__setitem__` index by a boolean mask."""
     return any(index.dtype is torch.bool for index in tensors(list(args[1:2])))
+
+
+def is_indexed(args: tuple[Any, ...]) -> bool:
+    """Return whether the arguments of `__setitem__` index by tensors or lists, whose values `vmap` may misplace."""
+    index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    return has_mask(args) or any(isinstance(each, list) or (isinstance(each, Tensor) and each.dim()) for each in index)
 
 
 def has_no_rule(func: Any, args: tuple[Any, ...]) -> bool:

@@ -76,6 +76,17 @@ def test_tensors_that_a_step_fills_are_of_one_row() -> None:
         assert vmap(fill)(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist() == [[2.0, 2.0], [4.0, 4.0]]
 
 
+def test_places_of_a_list_are_filled_for_each_row() -> None:
+    def fill(x: Tensor) -> Tensor:
+        made = x.clone()
+        made[..., [0]] = x[..., [1]].roll(1, 1)
+        return made
+
+    rows = torch.arange(24.0).reshape(2, 2, 3, 2)
+    with RowReads():
+        assert torch.equal(vmap(fill)(rows), torch.stack([fill(row) for row in rows]))
+
+
 def test_value_of_a_metric_leaves_it_as_it_is() -> None:
     metric = package_style.WeightedError()
     logits, targets = torch.randn(2, 4, 10), torch.randint(10, (2, 4))
