@@ -29,7 +29,7 @@ from dropsearch.api.result import SearchResult
 from dropsearch.config.check import check
 from dropsearch.config.compose import compose_overrides, expand_homes
 from dropsearch.config.schema import DEFAULT_ARMS, Config, SitesConfig
-from dropsearch.core.environment import one_run
+from dropsearch.core.environment import each_warning_once, one_run
 from dropsearch.core.errors import InputError
 from dropsearch.datasets.given_loaders import GivenLoaders
 
@@ -197,7 +197,6 @@ def search(
     put_objects(config, sampler, pruner, kept)
 
     # torch, lightning and optuna take seconds to import, so arguments are checked first.
-    from dropsearch.core.environment import each_warning_once
     from dropsearch.experiment.module_builder import where_of
     from dropsearch.experiment.preflight import check_prerequisites
     from dropsearch.experiment.tasks.search import searched

@@ -62,12 +62,11 @@ def known_keys() -> set[str]:
 
 
 def _keys(schema: type, prefix: str) -> Iterator[str]:
-    hints = {f.name: f for f in dataclasses.fields(schema)}
-    for name, field in hints.items():
-        yield f"{prefix}{name}"
+    for field in dataclasses.fields(schema):
+        yield f"{prefix}{field.name}"
         default = field.default_factory() if field.default_factory is not dataclasses.MISSING else None
         if dataclasses.is_dataclass(default):
-            yield from _keys(type(default), f"{prefix}{name}.")
+            yield from _keys(type(default), f"{prefix}{field.name}.")
 
 
 def one_line(error: Exception) -> str:

@@ -54,43 +54,31 @@ def _2d(part: Tensor) -> Tensor:
 
 def common_examples(one: Any, other: Any) -> int:
     """Return how many examples two loaders share; 0 if their data sets differ or the indices are unknown."""
-    if not _is_same(_whole(one), _whole(other)):
-        return 0
-    first, second = _indexed(one), _indexed(other)
-    return 0 if first is None or second is None else len(first & second)
+    (first, known), (second, others) = _indexed(one), _indexed(other)
+    return len(known & others) if _is_same(first, second) else 0
 
 
-def _whole(loader: Any) -> Any:
-    dataset = getattr(loader, "dataset", None)
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    return dataset
-
-
-def _indexed(loader: Any) -> set[int] | None:
-    """Return the indices of a loader's examples in its data set without subsets; None if unknown."""
-    indices = _sampled(loader)
-    if indices is None:
-        return None
-    dataset = loader.dataset
+def _indexed(loader: Any) -> tuple[Any, set[int]]:
+    """Return the data set of a loader without subsets, and the indices of the examples there; none if unknown."""
+    dataset, indices = getattr(loader, "dataset", None), _sampled(loader)
     while isinstance(dataset, Subset):
         indices = [int(dataset.indices[index]) for index in indices]
         dataset = dataset.dataset
-    return {*indices}
+    return dataset, {*indices}
 
 
-def _sampled(loader: Any) -> Iterable[int] | None:
-    """Return the indices that a loader can request from its data set; None if unknown."""
+def _sampled(loader: Any) -> Iterable[int]:
+    """Return the indices that a loader can request from its data set; none if unknown."""
     if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset):
-        return None
+        return ()
     if loader.batch_size is None and loader.batch_sampler is not None:
-        return None
+        return ()
     sampler: Any = loader.sampler
     if type(sampler) is SubsetRandomSampler:
         return [int(index) for index in sampler.indices]
     if type(sampler) in (RandomSampler, SequentialSampler):
         return range(len(sampler.data_source))
-    return None
+    return ()
 
 
 def _is_same(one: Any, other: Any) -> bool:
