@@ -9,7 +9,7 @@ from dropsearch.config.budget import is_time
 from dropsearch.config.schema import Config
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.study.pruners import PRUNERS
+from dropsearch.study.algorithms import PRUNERS
 from dropsearch.study.search_feed import TrialClock
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.trainers import batches_in

@@ -10,9 +10,8 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import describe_ranges
 from dropsearch.experiment.provenance import shorter
 from dropsearch.report.text.phrases import counted, question
-from dropsearch.study.pruners import PRUNERS
+from dropsearch.study.algorithms import PRUNERS, SAMPLERS
 from dropsearch.study.retrainings import RETRAININGS
-from dropsearch.study.samplers import SAMPLERS
 from dropsearch.study.selection import retraining_count
 
 MOST_SITES, FIRST_SITES = 8, 3

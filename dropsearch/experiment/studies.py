@@ -16,9 +16,8 @@ from dropsearch.core.processes import crash_of
 from dropsearch.core.records import ARMS, Arm, TrialPhase, TrialResult
 from dropsearch.core.records.arms import typical_rates
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.study.pruners import make_pruner
+from dropsearch.study.algorithms import make_pruner, sampler_factory
 from dropsearch.study.retrainings import RETRAININGS
-from dropsearch.study.samplers import sampler_factory
 from dropsearch.study.search_space import Space
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.store import StudyStore

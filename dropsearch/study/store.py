@@ -21,9 +21,9 @@ from dropsearch.core.errors import RunError
 from dropsearch.core.records import EpochMetrics, TrialPhase, TrialResult, TrialSpec
 from dropsearch.study import known_trials, trial_entry
 from dropsearch.study.abandoned import Abandoned, Failed
+from dropsearch.study.algorithms import StudyMedianPruner
 from dropsearch.study.known_trials import FASTER, KnownTrials
 from dropsearch.study.proposals import Proposer, Wish
-from dropsearch.study.pruners import StudyMedianPruner
 from dropsearch.study.readable_rates import ReadableRates
 from dropsearch.study.reconnect import patiently
 from dropsearch.study.search_space import Params

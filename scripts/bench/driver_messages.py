@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dropsearch.core.records import ARMS, EpochMetrics, Site, TrialResult, TrialSpec
-from dropsearch.study.pruners import make_pruner
-from dropsearch.study.samplers import sampler_factory
+from dropsearch.study.algorithms import make_pruner, sampler_factory
 from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.search_space import Space, SpaceSettings
 from dropsearch.study.storage import open_storage

@@ -30,8 +30,7 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from dropsearch.core.records import ARMS, EpochMetrics, Site, TrialResult
-from dropsearch.study.pruners import make_pruner
-from dropsearch.study.samplers import make_sampler
+from dropsearch.study.algorithms import make_pruner, make_sampler
 from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.search_space import Space, SpaceSettings
 from dropsearch.study.storage import open_storage

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dropsearch.core.records import EpochMetrics, TrialResult
-from dropsearch.study.samplers import sampler_factory
+from dropsearch.study.algorithms import sampler_factory
 from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore

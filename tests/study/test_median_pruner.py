@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from optuna.pruners import MedianPruner
 from optuna.trial import TrialState, create_trial
 
-from dropsearch.study.pruners import StudyMedianPruner
+from dropsearch.study.algorithms import StudyMedianPruner
 
 values = st.dictionaries(st.integers(0, 4), st.one_of(st.integers(0, 9).map(float), st.just(float("nan"))), max_size=5)
 

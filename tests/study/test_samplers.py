@@ -6,8 +6,7 @@ import pytest
 
 from dropsearch.config.schema import PrunerConfig, SamplerConfig
 from dropsearch.core.constraints import field_problems
-from dropsearch.study.pruners import PRUNERS
-from dropsearch.study.samplers import SAMPLERS
+from dropsearch.study.algorithms import PRUNERS, SAMPLERS
 
 
 @pytest.mark.parametrize(("config", "known"), [(SamplerConfig, SAMPLERS), (PrunerConfig, PRUNERS)])

@@ -14,8 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.study import shadow_study
-from dropsearch.study.pruners import make_pruner
-from dropsearch.study.samplers import make_sampler
+from dropsearch.study.algorithms import make_pruner, make_sampler
 from dropsearch.study.search_feed import SearchFeed
 from dropsearch.study.shadow_study import Shadow
 from dropsearch.study.storage import open_storage

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.study.algorithms import make_pruner, sampler_factory
 from dropsearch.study.feeds import DIVERGED
-from dropsearch.study.pruners import make_pruner
-from dropsearch.study.samplers import sampler_factory
 from dropsearch.study.search_feed import SearchFeed, TrialClock
 from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore
