@@ -45,7 +45,10 @@ class FakeWorker:
         if self.last == "ask":
             self.specs, _ = answer
             self.curves = {spec.key: [] for spec in self.specs}
-            self._say(*(("report", self._epoch()) if self.specs else ("done",)))
+            if self.specs:
+                self._say("report", self._epoch())
+            else:
+                self._say("done")
         elif self.last == "report" and self.specs and len(self.curves[self.specs[0].key]) < self.epochs:
             self._say("report", self._epoch())
         else:
