@@ -48,6 +48,32 @@ def of_rows(tensor: Tensor) -> Tensor | None:
     return get_unwrapped(tensor).movedim(maybe_get_bdim(tensor), 0) if is_batchedtensor(tensor) else None
 
 
+_apart: list[tuple[int, object]] = []
+"""The row that a function is called for by itself, and what is the same for the calls of all rows; innermost last."""
+
+
+@contextmanager
+def apart(row: int, calls: object) -> Iterator[None]:
+    """Leave the innermost `vmap` level to call a function for one row; `calls` is the same object for all rows."""
+    _apart.append((row, calls))
+    try:
+        with outside():
+            yield
+    finally:
+        _apart.pop()
+
+
+def row_apart() -> tuple[int, object] | None:
+    """Return the row that a function is called for by itself, and the object for all rows; None if there is none."""
+    return _apart[-1] if _apart else None
+
+
+def own_part(value: Any) -> Any:
+    """Return the values of the row that a function is called for by itself; other values, and all else, unchanged."""
+    values = of_rows(value) if _apart and isinstance(value, Tensor) else None
+    return value if values is None else values[_apart[-1][0]]
+
+
 def needs_gradient(tensor: Tensor) -> bool:
     """Return whether gradients flow through a tensor. Under `vmap`, `requires_grad` does not tell."""
     return base_of(tensor).requires_grad and torch.is_grad_enabled()
@@ -160,6 +186,8 @@ def in_rows(values: Tensor, level: int) -> Tensor:
 
 def of_current_rows(values: Tensor) -> Tensor:
     """Return stacked values `[rows, ...]` as a batched tensor of the innermost `vmap`."""
+    if _apart:
+        return values[_apart[-1][0]]
     interpreter = peek_interpreter_stack()
     assert interpreter is not None
     return in_rows(values, interpreter.level())

@@ -113,6 +113,14 @@ class ModuleLocation:
         """Number of nested running modules, including the model itself."""
         return len(self._path)
 
+    def counts(self) -> Counter[str]:
+        """Return how often each name has occurred in this pass."""
+        return Counter(self._calls)
+
+    def count_from(self, counts: Counter[str]) -> None:
+        """Go on from earlier counts."""
+        self._calls = Counter(counts)
+
     def counted(self, name: str) -> str:
         """Return a name with the number of its occurrence in this pass."""
         self._calls[name] += 1

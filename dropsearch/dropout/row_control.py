@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dropsearch._compat.row_values import of_current_rows, outside
+from dropsearch._compat.row_values import of_current_rows, outside, own_part, row_apart
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import reseed_python
 from dropsearch.core.seeds import derived_seed
@@ -140,7 +140,7 @@ class _RowNoise:
         """The bits of all rows; None if a step can only use those of `rows`, as on a device that records it."""
 
     def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
-        bits = self.rows.get(site)
+        bits = own_part(self.rows.get(site))
         if bits is not None and bits.shape == shape:
             return bits
         if self.drawn is None:
@@ -160,8 +160,25 @@ class RowDropoutControl(DropoutControl):
 
     def __init__(self, model: nn.Module) -> None:
         self._noise, self.draws_in_python = _RowNoise(), False
+        self._apart: tuple[int, object] = (0, None)
+        """The last row that a function was called for by itself, and what tells its calls from others."""
         super().__init__(model, {}, self._noise)
         self.keys_draws = self.sees_factories = True
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        now = row_apart()
+        if now is not None and now != self._apart:  # all rows make the same calls, one after the other
+            if now[1] is not self._apart[1]:
+                self._counts = self.location.counts()
+            self.location.count_from(self._counts)
+            self._apart = now
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def _rate(self, site: str, written: float) -> Rate:
+        rate = super()._rate(site, written)
+        return Rate(own_part(rate.value), own_part(rate.threshold), own_part(rate.scale))
 
     def begin(self, bits: Mapping[str, Tensor]) -> None:
         """Begin a step of rows with these bits; of `DrawnBits`, it may ask for further ones."""

@@ -227,6 +227,14 @@ class Packed(LitNet):
         return super().forward(padded.sum(1))
 
 
+class PackedAndDropping(Packed):
+    """The LSTM drops between its layers."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.rnn = nn.LSTM(8, 64, 2, batch_first=True, dropout=0.2)
+
+
 class Selecting(LitNet):
     """Trains on those examples of a batch that it selects, whose number differs."""
 

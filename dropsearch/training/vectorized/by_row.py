@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch._compat.row_values import in_rows, level_of, of_rows, outside
+from dropsearch._compat.row_values import apart, in_rows, level_of, of_rows, outside
 from dropsearch.core.batches import combined, leaves, mapped, same, tensors
 
 _OPERATORS = (
@@ -29,10 +29,10 @@ def each_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
     rows = next((len(values) for values in map(of_rows, tensors([args, kwargs])) if values is not None), None)
     if rows is None:
         return None
-    found = []
+    found, calls = [], object()
     for row in range(rows):
         own_args, own_kwargs = mapped((args, dict(kwargs)), lambda tensor, row=row: _of_row(tensor, row))
-        with outside():
+        with apart(row, calls):
             found.append(function(*own_args, **own_kwargs))
     return found
 

@@ -34,6 +34,10 @@ def test_hooks_that_change_batches_are_parts_of_steps(tmp_path: Path) -> None:
     assert_law_2(Case(package_style.Augmenting, Digits()), tmp_path, ["drop"])
 
 
+def test_a_packed_recurrent_layer_drops_at_the_rate_of_each_row(tmp_path: Path) -> None:
+    assert_law_2(Case(package_style.PackedAndDropping, Digits()), tmp_path, ["model", "drop", "rnn"])
+
+
 def test_rows_that_branch_apart_are_told() -> None:
     def step(x: Tensor) -> Tensor:
         return x * 2 if x.sum() > 1 else x
