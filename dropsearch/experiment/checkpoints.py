@@ -19,10 +19,8 @@ from dropsearch.core.records import TrialResult, TrialSpec
 
 
 def checkpoint(folder: Path, spec: TrialSpec) -> Path:
-    """Return the path of the weights of a retraining."""
-    if spec.phase == "confirm":
-        return folder / spec.arm / f"{spec.configuration}-{spec.seed}.ckpt"
-    return folder / spec.arm / spec.phase / f"{spec.number}.ckpt"
+    """Return the path of the weights of a retraining in a confirmation; those of others are not kept."""
+    return folder / spec.arm / f"{spec.configuration}-{spec.seed}.ckpt"
 
 
 def checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 import torch
 
@@ -35,18 +36,15 @@ def show_plan(config: Config) -> int:
     engines.use_threads(context)
     with preparing("comparing vectorized with sequential training"):
         context, plan = with_layout(context, engines.plan(context))
-    for line in _lines(context, plan):
-        _print(line)
     make = run_engine if context.threads_each > 1 else partial(engines.engine, checkpoint_path=lambda _: None)
     with closing(make(context, plan)) as engine:
-        for line in _durations(context, plan, engine):
-            _print(line)
+        for line in chain(_lines(context, plan), _durations(context, plan, engine)):
+            # What does not fit on a line stands below its text.
+            shown = textwrap.fill(
+                line, WIDTH, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False
+            )
+            print(shown)
     return 0
-
-
-def _print(line: str) -> None:
-    """Print a line, what does not fit below its text."""
-    print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False))
 
 
 def _lines(context: ExperimentContext, plan: Plan) -> Iterator[str]:
