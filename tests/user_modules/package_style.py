@@ -55,6 +55,31 @@ class MetricLoss(LitNet):
         self.log("val_loss", self.measured)
 
 
+class ScaledError(WeightedError):
+    """A metric that a step prepares for its batch (pytorch-forecasting's distribution losses)."""
+
+    factor: Any
+
+    def prepare(self, factor: Any, name: str) -> None:
+        self.factor, self.name = factor, name
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        assert self.name == "scaled"
+        super().update(logits * self.factor, targets)
+
+
+class PreparedLoss(MetricLoss):
+    """Prepares its loss in each step."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.criterion = ScaledError()
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        self.criterion.prepare(1 + batch[0].mean(), "scaled")
+        return super().training_step(batch, batch_idx)
+
+
 class OwnLog(LitNet):
     """It overrides `log`, and asks its Trainer for the stage."""
 
@@ -507,7 +532,7 @@ class Augmenting(LitNet):
 
 
 EACH = (
-    MetricLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, BranchingLater,
+    MetricLoss, PreparedLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, BranchingLater,
     PartlyEvaluating, GradientReversal, KeptAttention, Packed, Selecting, Queued,
     Codebook, Penalized, Renormalized, InArrays, Carrying, Scheduling, Filling, Sampling, Rotating, BuiltInHooks,
 )  # fmt: skip

@@ -137,7 +137,8 @@ class EffectRecorder:
         self.effects, self._tensors = [], []
         metrics = {path: self._module.get_submodule(path) for path in self._traits.metrics}
         self._paths = {id(metric): path for path, metric in metrics.items()}
-        before = {path: {name: vars(metric).get(name) for name in _METHODS} for path, metric in metrics.items()}
+        before = {path: dict(vars(metric)) for path, metric in metrics.items()}
+        self._held = {path: dict(held) for path, held in before.items()}
         watch, changed = AttributeWatch(self._module, self._parts) if keeps_attributes else None, None
         shared = self._shared.snapshot()
         states = python_states() if keeps_attributes and not self._traits.draws_in_python else None
@@ -158,11 +159,8 @@ class EffectRecorder:
             raise
         finally:
             for path, metric in metrics.items():
-                for name, value in before[path].items():
-                    if value is None:
-                        del vars(metric)[name]
-                    else:
-                        vars(metric)[name] = value
+                vars(metric).clear()
+                vars(metric).update(before[path])
             if watch is not None:
                 watch.put_back(changed)
 
@@ -179,11 +177,19 @@ class EffectRecorder:
             if method == "compute":
                 raise UnsupportedError(f"a step computes the metric {path}, whose state differs between trials")
             metric = self._module.get_submodule(path)
+            self._note_settings(path, metric)
             deferred = Deferred(len(self.effects), lambda: _value(metric, args, kwargs))
             self._add("metric", path, method, args, kwargs)
             return deferred if method == "forward" else None
 
         return record
+
+    def _note_settings(self, path: str, metric: nn.Module) -> None:
+        """Record what the step has set on a metric before it calls it, such as the scale of its targets."""
+        for name, value in vars(metric).items():
+            if name not in _METHODS and value is not self._held[path].get(name, self):
+                self._held[path][name] = value
+                self._add("attribute", path, name, (value,), {})
 
     def _log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
         reduction_of(name, options)  # where the user's line is known
