@@ -171,6 +171,7 @@ REMEDIES = (
         "param_groups read in the step and set in a hook, such as on_train_batch_start",
     ),
     (r"(reads|sets) (self\.)?trainer\.", "a value that the module keeps itself"),
+    (r"does not run in float64", "operations that exist in float64, and tensors of the type of the weights"),
     (r"has max_norm", "an embedding without max_norm, or weights that a hook scales"),
     (r"is a sparse tensor", "a dense tensor, or its indices and values"),
     (r"freezes or unfreezes", "the same parameters trained from the first epoch to the last"),

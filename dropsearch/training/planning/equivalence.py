@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -81,6 +82,8 @@ def check_equivalence(
 def _explain(error: Exception) -> str:
     """Return an explanation of a vmap error if there is one, otherwise the error itself, in one line."""
     message = " ".join(str(error).split())
+    if re.search(r"\bdouble\b", message, re.IGNORECASE):
+        return f"the module does not run in float64, in which trials are compared ({message[:200]})"
     explanations = (text for part, text in _VMAP_ERRORS.items() if "vmap" in message and part in message)
     return next(explanations, f"{type(error).__name__}: {message[:200]}")
 

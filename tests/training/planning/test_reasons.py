@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -320,6 +321,13 @@ class Failing(LitNet):
         raise KeyError("missing")
 
 
+class Single(LitNet):
+    """Multiplies by a float32 tensor that NumPy made, as grouped products of experts take nothing else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x.flatten(1) @ torch.from_numpy(np.zeros((64, 10), np.float32))
+
+
 class Native(LitNet):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(torch.native_dropout(x, 0.5, True)[0])
@@ -369,6 +377,7 @@ MODULES: tuple[tuple[type, str], ...] = (
     (EachStep, "ReduceLROnPlateau watches a metric at each step"),
     (Absent, "a schedule monitors val_f1, which the module does not log"),
     (Failing, "KeyError: 'missing'"),
+    (Single, "the module does not run in float64, in which trials are compared"),
     (Native, "the module draws random numbers from torch"),
 )
 
