@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from dropsearch.core.numpy_state import numpy_kept, numpy_state
 from dropsearch.core.seeds import derived_seed
 
 
@@ -44,11 +43,11 @@ def torch_threads(count: int) -> Iterator[None]:
 
 def generators_kept() -> Callable[[], None]:
     """Return a function that puts back the present states of the generators of Python, NumPy and torch's CPU."""
-    python, numpy, cpu = random.getstate(), numpy_kept(), torch.default_generator.get_state()
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
 
     def put_back() -> None:
         random.setstate(python)
-        numpy()
+        np.random.set_state(numpy)
         torch.default_generator.set_state(cpu)
 
     return put_back
@@ -94,7 +93,8 @@ def reseed_python(seed: int) -> None:
 
 def python_states() -> tuple[object, ...]:
     """Return the states of the global generators of Python and NumPy."""
-    return random.getstate(), *numpy_state()
+    kind, keys, *rest = np.random.get_state()
+    return random.getstate(), kind, np.asarray(keys).tobytes(), *rest
 
 
 def reseed(seed: int) -> None:
