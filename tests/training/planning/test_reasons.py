@@ -20,7 +20,8 @@ from torch import Tensor, nn
 import dropsearch
 from dropsearch.datasets.user_data import UserData
 from dropsearch.training.planning.compatibility import not_of_rows, remedy
-from tests.training.vectorized.laws import Case
+from dropsearch.training.planning.equivalence import check_equivalence
+from tests.training.vectorized.laws import Case, trials
 from tests.user_modules import data, generative, metrics, specimens
 from tests.user_modules.batches import Formed, ReadingNames
 from tests.user_modules.nets import LitNet
@@ -377,7 +378,6 @@ MODULES: tuple[tuple[type, str], ...] = (
     (EachStep, "ReduceLROnPlateau watches a metric at each step"),
     (Absent, "a schedule monitors val_f1, which the module does not log"),
     (Failing, "KeyError: 'missing'"),
-    (Single, "the module does not run in float64, in which trials are compared"),
     (Native, "the module draws random numbers from torch"),
 )
 
@@ -392,6 +392,12 @@ def assert_complete(found: str, pattern: str) -> None:
 @pytest.mark.parametrize(("make", "pattern"), MODULES)
 def test_module(make: type, pattern: str) -> None:
     assert_complete(Case(make, data.Digits()).reason(["critic.2"] if make is generative.GAN else ["drop"]), pattern)
+
+
+def test_a_module_without_float64() -> None:
+    case, (one, other) = Case(Single, data.Digits()), trials(2, ["drop"])
+    found = check_equivalence(lambda spec: Single(lr=spec.lr), case.source.in_rows(), case.settings, (one, other))
+    assert_complete(found, "the module does not run in float64, in which trials are compared")
 
 
 def test_batch() -> None:
