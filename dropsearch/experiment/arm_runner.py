@@ -94,7 +94,7 @@ class ArmRunner:
         for store in (store for arm in self.studies for store in arm.stores):
             known = self._known_elsewhere.setdefault(store.study.study_name, set())
             new = store.results_elsewhere(known)
-            known |= new.keys()
+            known.update(new)
             found += new.values()
         return found
 

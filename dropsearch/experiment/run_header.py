@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from dropsearch.config.schema import Config, ConfirmConfig
 from dropsearch.core.printable import masked
+from dropsearch.core.records import TrialResult
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import describe_ranges
 from dropsearch.experiment.provenance import shorter
-from dropsearch.report.text.phrases import counted, question
+from dropsearch.report.text.phrases import counted, listed, question
 from dropsearch.study.algorithms import PRUNERS, SAMPLERS
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.selection import retraining_count
@@ -19,7 +20,12 @@ MOST_SITES, FIRST_SITES = 8, 3
 
 
 def run_header(
-    context: ExperimentContext, engine: str, done: int, tracking: Mapping[str, str], bought: str = "", threads: str = ""
+    context: ExperimentContext,
+    engine: str,
+    done: Sequence[TrialResult],
+    tracking: Mapping[str, str],
+    bought: str = "",
+    threads: str = "",
 ) -> tuple[str, dict[str, str]]:
     """Return a headline and facts by topic."""
     config, source = context.config, context.source
@@ -51,8 +57,14 @@ def run_header(
     if lines := (*notes(context), *no_test, *source.overlaps):
         facts["note"] = "; ".join(lines)
     if done:
-        facts["so far"] = f"{counted(done, 'trial')} of study {config.study.name} done; it continues"
+        facts["so far"] = f"{_counted(done)} of study {config.study.name} done; it continues"
     return f"{config.model.name} on {source.name}: {question(arms)}?", facts
+
+
+def _counted(done: Sequence[TrialResult]) -> str:
+    searched = sum(result.spec.phase == "search" for result in done)
+    kinds = {"trial": searched, "retraining": len(done) - searched}
+    return listed([counted(number, kind) for kind, number in kinds.items() if number])
 
 
 def _listed(sites: Sequence[str]) -> str:

@@ -219,7 +219,7 @@ class ExperimentRun:
         bought = self.budget.describe() if self.budget else ""
         is_chosen = self.plan is not None and (self.plan.layouts or self.context.config.engine.threads != "auto")
         threads = described_layout(self.context, self.plan) if self.plan is not None and is_chosen else ""
-        done = self.trained_before
+        done = [result for arm in self.arm_runner.studies for result in arm.results()]
         return run_header(self.context, self.engine.description, done, self.tracker.location, bought, threads)
 
     def _train(self) -> None:

@@ -6,11 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from dropsearch.core.errors import RunError
 from dropsearch.core.records import INTERRUPTED, State, TrialResult, TrialSpec
+from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.run_progress import TrackedFeed
 from dropsearch.report.progress import Forecast, Progress, Stage
@@ -95,3 +98,19 @@ def test_ctrl_c_says_at_once_what_is_waited_for_and_the_second_stops_a_sleeping_
         assert "Ctrl-C again stops at once" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             sleep_interrupted()
+
+
+def test_trials_of_other_processes_are_returned_once() -> None:
+    """Those of an earlier command are among them: a continued run counts what remains."""
+    ended = {3: "three"}
+    store = SimpleNamespace(
+        study=SimpleNamespace(study_name="S/none"),
+        results_elsewhere=lambda known: {number: each for number, each in ended.items() if number not in known},
+    )
+    runner = object.__new__(ArmRunner)
+    runner.studies = cast(Any, [SimpleNamespace(stores=[store])])
+    runner._known_elsewhere = {}
+    assert runner.new_elsewhere() == ["three"]
+    assert runner.new_elsewhere() == []
+    ended[5] = "five"
+    assert runner.new_elsewhere() == ["five"]

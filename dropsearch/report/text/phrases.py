@@ -23,7 +23,7 @@ def question(arms: Collection[str]) -> str:
     known = [ARMS[arm] for arm in arms if arm in ARMS]
     if not any(arm.dropout in ("search", "shared") for arm in known):
         *first, last = map(arm_title, arms or ("no arm",))
-        return f"{', '.join(first)} or {last}" if first else last
+        return f"{', '.join(first)} or {last}" if first else f"how good is {last}"
     batchnorm = ", and is BatchNorm better" if any(arm.batchnorm for arm in known) else ""
     return f"which dropout rates{batchnorm}{', or both' if 'both' in arms and 'batchnorm' in arms else ''}"
 

@@ -320,7 +320,7 @@ def test_a_score_in_progress_is_short_and_never_zero(value, text):
         (("none", "dropout", "batchnorm"), "which dropout rates, and is BatchNorm better"),
         (("batchnorm", "both"), "which dropout rates, and is BatchNorm better, or both"),
         (("none", "typical", "batchnorm"), "plain, dropout at typical rates or BatchNorm"),
-        (("typical",), "dropout at typical rates"),
+        (("typical",), "how good is dropout at typical rates"),
     ],
 )
 def test_the_question_of_a_run_is_that_of_its_arms(arms, text):
