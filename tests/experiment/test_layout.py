@@ -15,7 +15,7 @@ from lightning import Callback
 
 from dropsearch.config.compose import compose_overrides
 from dropsearch.core.records import TrialSpec
-from dropsearch.experiment import elsewhere, engines, layout
+from dropsearch.experiment import engines, layout
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.layout import Way, described_layout, with_layout
 from dropsearch.training.planning.plan import Plan
@@ -156,10 +156,10 @@ def test_several_processes_with_several_threads_are_spawned(
     built: ExperimentContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(elsewhere, "SpawnedCrew", lambda *args, **kwargs: given.append((args[1], kwargs)))
-    monkeypatch.setattr(elsewhere, "CrewEngine", lambda crew, describe: None)
+    monkeypatch.setattr(engines, "SpawnedCrew", lambda *args, **kwargs: given.append((args[1], kwargs)))
+    monkeypatch.setattr(engines, "CrewEngine", lambda crew, describe: None)
     context, plan = with_layout(asking(built, threads="2"), SEQUENTIAL)
-    elsewhere.run_engine(context, plan)
+    engines.run_engine(context, plan)
     assert given == [([{}, {}], {"threads": 2})]
 
 

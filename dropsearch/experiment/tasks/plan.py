@@ -17,7 +17,6 @@ from dropsearch.core.records import Site, TrialSpec
 from dropsearch.core.records.arms import typical_rate
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext, build_context
-from dropsearch.experiment.elsewhere import run_engine
 from dropsearch.experiment.layout import described_layout, with_layout
 from dropsearch.experiment.params import describe_ranges, programs
 from dropsearch.experiment.run_progress import planned_stages
@@ -36,7 +35,7 @@ def show_plan(config: Config) -> int:
     engines.use_threads(context)
     with preparing("comparing vectorized with sequential training"):
         context, plan = with_layout(context, engines.plan(context))
-    make = run_engine if context.threads_each > 1 else partial(engines.engine, checkpoint_path=lambda _: None)
+    make = engines.run_engine if context.threads_each > 1 else partial(engines.engine, checkpoint_path=lambda _: None)
     with closing(make(context, plan)) as engine:
         for line in chain(_lines(context, plan), _durations(context, plan, engine)):
             # What does not fit on a line stands below its text.

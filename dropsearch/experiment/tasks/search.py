@@ -13,7 +13,6 @@ from dropsearch.core.records import Summary
 from dropsearch.experiment import build, engines
 from dropsearch.experiment.artifacts import try_end
 from dropsearch.experiment.context import build_context
-from dropsearch.experiment.elsewhere import run_engine
 from dropsearch.experiment.layout import with_layout
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.runner import ExperimentRun
@@ -48,6 +47,6 @@ def searched(config: Config, watch: Stopwatch | None = None) -> Summary:
     check_existing(context)
     tracker = build.tracker(context.config, context.folder)
     # Fork here, before the tracker and the studies have threads and open files.
-    engine = run_engine(context, plan)
+    engine = engines.run_engine(context, plan)
     with closed(engine), reached(context.folder):
         return ExperimentRun(context, engine, tracker, watch, plan).work()

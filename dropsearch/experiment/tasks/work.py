@@ -17,7 +17,6 @@ from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import build_context
-from dropsearch.experiment.elsewhere import run_engine
 from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.layout import with_layout
 from dropsearch.experiment.phases import phases
@@ -43,7 +42,7 @@ def work(config: Config) -> int:
     engines.use_threads(context)
     context, plan = with_layout(context, engines.plan(context))
     check_existing(context)
-    engine = run_engine(context, plan)
+    engine = engines.run_engine(context, plan)
     with closing(engine), reached(context.folder):
         make_output_folder(context.folder)
         storage = open_storage(config.study.storage, context.folder / "study.journal")
