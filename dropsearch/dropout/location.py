@@ -127,11 +127,6 @@ class ModuleLocation:
         return name if self._calls[name] == 1 else f"{name}~{self._calls[name]}"
 
     @property
-    def in_forward(self) -> bool:
-        """Whether any module is running."""
-        return len(self._path) > 1
-
-    @property
     def last_call(self) -> str:
         """Name of the last call: the site's name, with ``@2`` for its second call in the pass."""
         return per_call(self.last_drop, self.call)

@@ -32,12 +32,11 @@ from dropsearch.dropout.site_kinds import KindInference, guess_kind, layer_kind
 class _Recorder(DropoutMode):
     """Records each drop with its module; all calls run unchanged."""
 
-    def __init__(self, model: nn.Module, examples: int | None, own_step: bool, per_call: Collection[str]) -> None:
+    def __init__(self, model: nn.Module, examples: int | None, per_call: Collection[str]) -> None:
         super().__init__(model)
         self.per_call = per_call
         self.model = model
         self.examples = examples
-        self.own_step = own_step
         self.met: dict[str, int] = {}
         """Time of each site and of the first call of each module, for the order of the forward pass."""
         self.sites: dict[str, Site] = {}
@@ -132,7 +131,7 @@ class _Recorder(DropoutMode):
         result = super().__torch_function__(func, types, args, kwargs)
         if self._kinds.last_drop is before:  # this call did not drop
             self._kinds.see(func, args, result, in_own_code=self._is_in_own_code)
-        if (draw := unsupported.draw(func)) and (self.own_step or self.location.in_forward) and self.scope is None:
+        if (draw := unsupported.draw(func)) and self.scope is None:
             self._on_draw(draw, result, [*args, *(kwargs or {}).values()])
         self._uniform.see(func, args, result)
         return result
@@ -251,7 +250,6 @@ def dropout_sites(
     run: Callable[[], Any],
     *,
     examples: int | None = None,
-    own_step: bool = False,
     per_call: Collection[str] = (),
 ) -> tuple[Site, ...]:
     """Return the sites of a model in the order of one training pass.
@@ -261,8 +259,6 @@ def dropout_sites(
         run: Runs one training step or forward pass of the model.
         examples: Batch size of `run`, to count activations per example; by default the first dimension of dropped
             activations.
-        own_step: Whether `run` executes only the model's code, so that random numbers drawn outside of any forward, in
-            ``training_step``, belong to the model.
         per_call: Names or patterns of sites with separate calls: ``drop``, ``drop@2`` and so on are then sites.
 
     Returns:
@@ -270,7 +266,7 @@ def dropout_sites(
         activations of all calls. Randomness that the control cannot reach (such as ``bernoulli_`` in a forward) and
         dropouts that this pass did not call are listed as not controllable, with the reason.
     """
-    recorder = _Recorder(model, examples, own_step, per_call)
+    recorder = _Recorder(model, examples, per_call)
     with as_it_is_written(), recorder.watching(), recorder.listening(), recorder.step():
         run()
     return recorder.found() if model.training else ()

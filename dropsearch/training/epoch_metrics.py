@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from lightning import Callback, LightningModule, Trainer
+
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.records import EpochMetrics, Monitor
 
 _OURS = ("val_loss", "val_acc")
 
 
-class LoggedMetrics:
-    """Metrics logged in validation, separated from metrics logged elsewhere under the same name.
+class LoggedMetrics(Callback):
+    """Notes the metrics logged in validation, apart from those logged elsewhere under the same name.
 
     A Trainer has all metrics in one mapping, in which those of the last validation are new objects.
     """
@@ -23,13 +25,15 @@ class LoggedMetrics:
         self._earlier: dict[str, Any] = {}
         self._validation: dict[str, Any] | None = None
 
-    def before(self, metrics: Mapping[str, Any]) -> None:
-        """Store the metrics before a validation."""
-        self._earlier = dict(metrics)
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what was logged before a validation."""
+        self._earlier = dict(trainer.callback_metrics)
 
-    def after(self, metrics: Mapping[str, Any]) -> None:
-        """Store the metrics after a validation."""
-        self._validation = {name: value for name, value in metrics.items() if self._earlier.get(name) is not value}
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take what the validation logged."""
+        if not trainer.sanity_checking:
+            metrics, earlier = trainer.callback_metrics, self._earlier
+            self._validation = {name: value for name, value in metrics.items() if earlier.get(name) is not value}
 
     @property
     def validated(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 
 from dropsearch.core.global_state import seeded
 from dropsearch.core.records import EpochMetrics, State, TrialSpec
@@ -45,7 +45,7 @@ class CancelledTrialError(Exception):
     """The feed was cancelled in the middle of an epoch."""
 
 
-class EpochReport(Callback):
+class EpochReport(LoggedMetrics):
     """Reports each epoch to the feed and stops the trial if the feed prunes it."""
 
     def __init__(
@@ -59,24 +59,15 @@ class EpochReport(Callback):
         keep_best: bool,
         settings: TrainerSettings,
     ) -> None:
+        super().__init__()
         self.control, self.spec, self.feed, self.data, self.part = control, spec, feed, data, part
         self.ending, self.keep_best, self.settings = ending, keep_best, settings
-        self._metrics = LoggedMetrics()
         self._aside: ValidationAside | None = None
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note what was logged before."""
-        self._metrics.before(trainer.callback_metrics)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the validated weights, before callbacks and modules that validate averaged ones restore the others."""
         if self.keep_best and not trainer.sanity_checking:
             self.ending.validated_weights = copy.deepcopy(pl_module.state_dict())
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take what the validation logged."""
-        if not trainer.sanity_checking:
-            self._metrics.after(trainer.callback_metrics)
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         """End the trial if its feed was cancelled."""
@@ -90,7 +81,7 @@ class EpochReport(Callback):
         return answer
 
     def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.enable_validation and not self._metrics.validated:
+        if trainer.enable_validation and not self.validated:
             return  # none was due, by `check_val_every_n_epoch` or `val_check_interval`
         as_trained = bool(self.ending.losses)
         metrics = self._measure(trainer, pl_module)
@@ -113,7 +104,7 @@ class EpochReport(Callback):
         part = self._measure_part(trainer, module, batches) if is_due else {}
         as_trained = float(torch.stack(losses).double().mean()) if losses else float(logged.get("train_loss", math.nan))
         losses.clear()
-        val, elsewhere = self._metrics.validation, self._metrics.elsewhere(logged)
+        val, elsewhere = self.validation, self.elsewhere(logged)
         elsewhere |= _logged_by_hand(trainer, {*val, *elsewhere})
         if runs_aside(module):
             elsewhere = {}  # such a step logs its loss, which has its own field

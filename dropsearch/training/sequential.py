@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,23 +42,18 @@ ModuleFactory = Callable[[TrialSpec], LightningModule]
 """Builds the module of a trial; its initial weights are a function of the trial's seed."""
 
 
+@dataclass(eq=False)
 class SequentialEngine(Engine):
     """Trains the trials of a feed one after the other, each with a new `lightning.Trainer`."""
 
-    def __init__(
-        self,
-        make_module: ModuleFactory,
-        data: DataSource,
-        settings: TrainerSettings,
-        checkpoint_path: CheckpointPath = lambda _: None,
-        reason: str = "",
-    ) -> None:
-        self.make_module = make_module
-        self.data = data
-        self.settings = settings
-        self.checkpoint_path = checkpoint_path
-        self.reason = reason
-        self._part = data.train_part_loader()
+    make_module: ModuleFactory
+    data: DataSource
+    settings: TrainerSettings
+    checkpoint_path: CheckpointPath = lambda _: None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        self._part = self.data.train_part_loader()
         self._first_steps: dict[Any, FirstSteps] = {}
         """What the first steps of trials showed, by their code."""
 

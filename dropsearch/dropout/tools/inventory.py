@@ -61,5 +61,5 @@ def take_inventory(dry_run: DryRun, kinds: Mapping[str, str]) -> Inventory:
     module = dry_run.module
     with dry_run.unchanged():
         module.train()
-        found = sites.dropout_sites(module, dry_run.run_through, examples=dry_run.examples, own_step=True)
+        found = sites.dropout_sites(module, dry_run.run_through, examples=dry_run.examples)
     return Inventory(with_kinds(found, kinds))

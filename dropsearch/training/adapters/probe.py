@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from lightning import Callback
 from torch.optim import Optimizer
 
 from dropsearch._compat.lightning import running_hook
@@ -44,17 +43,6 @@ class ModuleProbe:
     batch: Any
 
 
-class _Noting(Callback):
-    def __init__(self, names: LoggedMetrics) -> None:
-        self._names = names
-
-    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        self._names.before(trainer.callback_metrics)
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        self._names.after(trainer.callback_metrics)
-
-
 def probe(
     module: Any, batches: dict[str, Any], settings: TrainerSettings, per_call: Collection[str] = ()
 ) -> ModuleProbe:
@@ -67,9 +55,7 @@ def probe(
     try:
         with quiet_lightning(), wrapped_step(module, recording):
             warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")  # rejected below
-            trainer = make_trainer(
-                module, settings, [_Noting(names)], max_epochs=1, limit_train_batches=1, limit_val_batches=1
-            )
+            trainer = make_trainer(module, settings, [names], max_epochs=1, limit_train_batches=1, limit_val_batches=1)
             trainer.fit(module, **batches)
     except InputError:
         raise
@@ -106,7 +92,6 @@ def _recording(
                 module,
                 lambda: answer.append(training_step(*args, **kwargs)),
                 examples=examples_in(batch),
-                own_step=True,
                 per_call=per_call,
             )
             note(sites, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -19,6 +20,7 @@ from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.trials import CancelledError, VectorizedTrials, free_gpu_memory
 
 
+@dataclass(eq=False)
 class VectorizedEngine(Engine):
     """Trains the trials of a feed vectorized, at most `width` at a time.
 
@@ -27,18 +29,13 @@ class VectorizedEngine(Engine):
     Trials that cannot share stacked tensors (see `partition`) train one partition after the other.
     """
 
-    def __init__(
-        self,
-        make_module: ModuleFactory,
-        data: DataSource,
-        settings: TrainerSettings,
-        width: int,
-        checkpoint_path: CheckpointPath = lambda _: None,
-    ) -> None:
-        self.make_module, self.data, self.settings = make_module, data, settings
-        self.width, self.checkpoint_path = width, checkpoint_path
-        self._holds_once = True
-        self.failure = ""
+    make_module: ModuleFactory
+    data: DataSource
+    settings: TrainerSettings
+    width: int
+    checkpoint_path: CheckpointPath = lambda _: None
+    failure: str = field(default="", init=False)
+    _holds_once: bool = field(default=True, init=False)
 
     def describe(self, processes: int = 1) -> str:
         """Return the description of several processes that run this engine."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,22 +27,21 @@ from dropsearch.training.vectorized.step_traits import StepTraits
 from dropsearch.training.vectorized.trial_row import TrialRow
 
 
+@dataclass(eq=False)
 class RowSource:
     """Makes rows of the trials of a feed, and results of rows."""
 
-    def __init__(
-        self,
-        make_module: ModuleFactory,
-        data: DataSource,
-        settings: TrainerSettings,
-        feed: Feed,
-        checkpoint_path: CheckpointPath = lambda _: None,
-    ) -> None:
-        self.make_module, self.data, self.settings = make_module, data, settings
-        self.feed, self.checkpoint_path = feed, checkpoint_path
+    make_module: ModuleFactory
+    data: DataSource
+    settings: TrainerSettings
+    feed: Feed
+    checkpoint_path: CheckpointPath = lambda _: None
+
+    def __post_init__(self) -> None:
+        settings = self.settings
         # A module that builds a schedule may read the number of steps from its Trainer.
         given = settings.max_epochs, settings.accumulation, settings.accelerator
-        self._trainer = bare_trainer(data.train_loader(0), *given)
+        self._trainer = bare_trainer(self.data.train_loader(0), *given)
         if settings.accumulation > 1 and self._trainer.estimated_stepping_batches == -1:
             why = "with a loader that does not know its length works with sequential training only"
             raise UnsupportedError(f"trainer.accumulate_grad_batches {why}")
