@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from operator import is_, is_not
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 CONTAINERS = (list, dict, set, deque)
@@ -102,6 +104,19 @@ def extend(container: Any, items: Any) -> None:
             kind.__setitem__(container, key, item)
     else:
         container.extend(items) if hasattr(container, "extend") else container.update(items)
+
+
+@contextmanager
+def tensors_kept(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Put the numbers of tensors back when the context exits, where they have changed."""
+    before = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, kept in before:
+                if not torch.equal(tensor, kept):
+                    tensor.copy_(kept)
 
 
 def inside(container: Any, copied: Callable[[Any], Any], depth: int = 3) -> Iterator[tuple[Any, Any]]:

@@ -103,11 +103,12 @@ def batches_in(loader: Any) -> float:
         return math.inf
 
 
-def with_steps(trainer: AnyTrainer, batches: float) -> AnyTrainer:
-    """Set `estimated_stepping_batches` of a Trainer without a loader, which schedules read; return the Trainer.
+def with_steps(trainer: AnyTrainer, loader: Any) -> AnyTrainer:
+    """Set `estimated_stepping_batches` of a Trainer, which schedules read, to those of a loader; return the Trainer.
 
     An infinite number of batches per epoch gives -1 steps, as in Lightning.
     """
+    batches = batches_in(loader)
     epochs, each = max(trainer.max_epochs or 0, 1), trainer.accumulate_grad_batches
     steps = -1 if batches == math.inf else -(-int(batches) // each) * epochs
     trainer.__class__ = type(type(trainer).__name__, (type(trainer),), {"estimated_stepping_batches": steps})
@@ -117,7 +118,7 @@ def with_steps(trainer: AnyTrainer, batches: float) -> AnyTrainer:
 def bare_trainer(loader: Any, max_epochs: int, accumulation: int = 1, accelerator: str = "cpu") -> Any:
     """Return a Trainer that fits nothing, for schedules that read its number of steps over a loader."""
     options = {"max_epochs": max_epochs, "accumulate_grad_batches": accumulation}
-    return with_steps(lightning.idle_trainer("lightning.pytorch", accelerator, **options), batches_in(loader))
+    return with_steps(lightning.idle_trainer("lightning.pytorch", accelerator, **options), loader)
 
 
 def as_list(given: Any) -> list[Any]:

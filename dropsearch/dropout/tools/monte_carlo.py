@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from dropsearch._compat.torch_modules import NormBase, buffers_of
+from dropsearch._compat.torch_modules import NormBase
 from dropsearch.core.batches import combined
 from dropsearch.core.errors import InputError
-from dropsearch.dropout.tools.snapshot import hidden_modules
+from dropsearch.dropout.tools.snapshot import buffers_kept, hidden_modules
 
 # Modules with running statistics, or with weights that are updated in training mode (spectral norm).
 _STAYS_IN_EVAL = (NormBase, parametrize.ParametrizationList)
@@ -94,23 +94,15 @@ def _dropping(module: nn.Module) -> Iterator[None]:
     """Enable dropout without updating statistics; restore modes and buffers when the context ends."""
     parts = [*module.modules(), *(part for top in hidden_modules(module).values() for part in top.modules())]
     modes = {part: part.training for part in parts}
-    held = {part: dict(buffers_of(part)) for part in parts if not isinstance(part, torch.jit.ScriptModule)}
-    contents = [(buffer, buffer.detach().clone()) for part in parts for buffer in part.buffers(recurse=False)]
     still = {each for part in parts if isinstance(part, _STAYS_IN_EVAL) for each in part.modules()}
     try:
         for part in parts:
             part.training = part not in still
-        with _FixedStatistics():
+        with buffers_kept(parts), _FixedStatistics():
             yield
     finally:
         for part, mode in modes.items():
             part.training = mode
-        for part, buffers in held.items():
-            buffers_of(part).update(buffers)
-        with torch.no_grad():
-            for buffer, before in contents:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
 
 
 class _FixedStatistics(TorchFunctionMode):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dropsearch.core.contents import CHANGEABLE, fill, is_same, snapshot
+from dropsearch._compat.torch_modules import buffers_of
+from dropsearch.core.contents import CHANGEABLE, fill, is_same, snapshot, tensors_kept
 from dropsearch.core.global_state import generators_kept
 
 Undo = Callable[[], Any]
@@ -30,6 +32,19 @@ def hidden_modules(model: nn.Module) -> dict[str, nn.Module]:
                 if isinstance(each, nn.Module) and id(each) not in registered:
                     found[f"{name}.{attribute}[{key!r}]".lstrip(".")] = each
     return found
+
+
+@contextmanager
+def buffers_kept(parts: Sequence[nn.Module]) -> Iterator[None]:
+    """Put the buffers of modules and their numbers back when the context exits."""
+    held = [buffers_of(part) for part in parts if not isinstance(part, torch.jit.ScriptModule)]
+    before = [dict(buffers) for buffers in held]
+    with tensors_kept(buffer for part in parts for buffer in part.buffers(recurse=False)):
+        try:
+            yield
+        finally:
+            for buffers, kept in zip(held, before, strict=True):
+                buffers.update(kept)
 
 
 class ModuleSnapshot:

@@ -19,6 +19,7 @@ from dropsearch._compat.lightning_silent import validation_beside
 from dropsearch._compat.torch_modules import named_parts, parameters_of
 from dropsearch._compat.torchmetrics import is_metric_or_collection, without_states
 from dropsearch.core.batches import tensors
+from dropsearch.core.contents import tensors_kept
 from dropsearch.training.controlled_trial import hooks_of
 
 _HOOKS = {f"on_validation_{each}" for each in ("start", "epoch_start", "batch_start", "model_eval")}
@@ -42,17 +43,14 @@ class ValidationAside:
     ) -> dict[str, float]:
         """Return what the module logs, by name; empty where it cannot be run. The copy runs in `controlled`."""
         # Hooks may put other weights in place for a validation, and an error keeps them from putting these back.
-        weights = [each.detach().clone() for each in module.parameters()] if _HOOKS & {*hooks_of(type(module))} else []
+        weights = [*module.parameters()] if _HOOKS & {*hooks_of(type(module))} else []
         try:
-            with module_copy(module) as twin, warnings.catch_warnings(), controlled(twin):
+            with tensors_kept(weights), module_copy(module) as twin, warnings.catch_warnings(), controlled(twin):
                 warnings.simplefilter("ignore")  # said of the validation itself, where it matters
                 if self._validate is None:
                     self._validate = validation_beside(package_of(module), trainer, self._batches)
                 return self._validate(twin)
         except Exception:  # user code, run where it was not meant to: there is no such curve then
-            with torch.no_grad():
-                for parameter, kept in zip(module.parameters(), weights, strict=bool(weights)):
-                    parameter.copy_(kept)
             return {}
 
 

@@ -18,7 +18,7 @@ from dropsearch.core.user_errors import message_of, place_of_class, place_of_err
 from dropsearch.training.batch_transfer import are_in_steps
 from dropsearch.training.logged_steps import EPOCH_HOOKS
 from dropsearch.training.protocols import DataSource
-from dropsearch.training.trainers import as_list, batches_in, is_kind, with_steps
+from dropsearch.training.trainers import as_list, is_kind, with_steps
 from dropsearch.training.vectorized.observation import traits_of
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, overridden
@@ -77,7 +77,7 @@ def _tensors(module: Any) -> Iterator[str]:
 
 def _dynamic(module: Any, data: DataSource, monitor: Monitor, trainer: Any) -> Iterator[str]:
     loader = data.train_loader(0)
-    with_steps(trainer, batches_in(loader))
+    with_steps(trainer, loader)
     errors: list[Exception] = []
     traits = traits_of(module, lambda each: RowTrainer(trainer, each, data, loader), data, errors)
     yield from dict.fromkeys(_said(error, module) for error in errors)

@@ -46,7 +46,7 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
             own = items_of(held) if effect.kind == "contents" and isinstance(held, CONTAINERS) else []
         args, kwargs = replaced((effect.args, dict(effect.kwargs)), unpacked)
         if effect.kind == "metric":
-            metric: Any = module.get_submodule(effect.path)
+            metric = part_at(module, effect.path)
             with torch.no_grad(), default_dtype_of(module):
                 results[index] = (metric if effect.name == "forward" else getattr(metric, effect.name))(*args, **kwargs)
         elif effect.kind == "attribute":

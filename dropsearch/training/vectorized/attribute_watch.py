@@ -25,10 +25,9 @@ from dropsearch.core.contents import (
     snapshot,
     tensors_in,
 )
-from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.vectorized.shared_state import SharedState
-from dropsearch.training.vectorized.step_traits import Attribute
-from dropsearch.training.vectorized.watched_parts import assign, attributes, place_of, remove, shown, watched_parts
+from dropsearch.training.vectorized.step_traits import Attribute, Path
+from dropsearch.training.vectorized.watched_parts import assign, attributes, remove, unsupported, watched_parts
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class AttributeWatch:
     `parts` are the `watched_parts` of the module, if they are known. In-place changes of tensors are found, not undone.
     """
 
-    def __init__(self, module: nn.Module, parts: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, module: nn.Module, parts: Mapping[Path, Any] | None = None) -> None:
         self._module, self._parts = module, watched_parts(module) if parts is None else parts
         self._values = {path: attributes(part) for path, part in self._parts.items()}
         self._contents: dict[Attribute, Any] = {}
@@ -96,13 +95,14 @@ class AttributeWatch:
         filled, before = self._filled(attribute), self._contents.get(attribute)
         items = items_of(value) if isinstance(value, CONTAINERS) else []
         if self._has_inner_changes(attribute) or (before is not None and filled - set(map(id, items))):
-            raise self._unsupported(attribute, "by changing a container that it holds")
+            raise unsupported(self._module, attribute, "a step changes {} by changing a container that it holds")
         if before is None:  # a tensor, or a tuple of some
             return "attribute", value
         if isinstance(before, Ends):
-            raise self._unsupported(attribute, f"by changing a container of more than {MOST_COPIED:,} items")
+            large = f"a container of more than {MOST_COPIED:,} items"
+            raise unsupported(self._module, attribute, f"a step changes {{}} by changing {large}")
         if isinstance(value, GENERATORS):
-            raise self._unsupported(attribute, "by drawing from it")
+            raise unsupported(self._module, attribute, "a step changes {} by drawing from it")
         if isinstance(value, np.ndarray):
             return "contents", value.copy()
         if isinstance(value, set):
@@ -115,9 +115,6 @@ class AttributeWatch:
         return (
             ("added", items[len(old) :]) if is_appended else ("contents", [kept.get(id(each), each) for each in items])
         )
-
-    def _unsupported(self, attribute: Attribute, how: str) -> UnsupportedError:
-        return UnsupportedError(f"a step changes {shown(*attribute)} {how}{place_of(self._module, *attribute)}")
 
     def put_back(self, changed: Iterable[Attribute] | None = None) -> None:
         """Undo all changes; `changed` are the attributes, if they are known."""
@@ -144,7 +141,6 @@ class KeptState:
 
     def require_unchanged(self) -> None:
         """Raise `UnsupportedError` if steps have changed something."""
-        for path, name in self._watch.changed():
-            place = place_of(self._module, path, name)
-            raise UnsupportedError(f"a step changes {shown(path, name)}, as the first steps did not{place}")
+        for attribute in self._watch.changed():
+            raise unsupported(self._module, attribute, "a step changes {}, as the first steps did not")
         self._shared.require_same(self._before)

@@ -10,22 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch.core.batches import combined, leaves, replaced, same
-from dropsearch.core.contents import CHANGEABLE
+from dropsearch.core.contents import CHANGEABLE, tensors_kept
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.dropout.places import step_names
 from dropsearch.training.vectorized.by_row import RowsDifferError
 from dropsearch.training.vectorized.filled_lists import OUTPUTS, armed, is_stand_in, stand_in
 from dropsearch.training.vectorized.row_trainer import RATES, StepTrainer, rates_of
 from dropsearch.training.vectorized.shared_state import FirstValues
-from dropsearch.training.vectorized.step_traits import Attribute, StepTraits
+from dropsearch.training.vectorized.step_traits import Attribute, Path, StepTraits
 from dropsearch.training.vectorized.watched_parts import (
     assign,
     attributes,
-    holder_of,
     part_at,
     place_of,
     remove,
     shown,
+    unsupported,
     watched_parts,
 )
 
@@ -85,22 +85,19 @@ class CarriedAttributes:
             try:
                 self._values[path, name] = _combined(values)
             except RecursionError as error:
-                place = place_of(self._skeleton, path, name)
-                raise UnsupportedError(
-                    f"a step or a hook changes {shown(path, name)}, which holds itself{place}"
-                ) from error
+                message = "a step or a hook changes {}, which holds itself"
+                raise unsupported(self._skeleton, (path, name), message) from error
         found = [leaf for leaf in leaves([*self._values.values()]) if isinstance(leaf, _Differing)]
         device = next((each.device for each in self._skeleton.parameters()), None) if found else None
         return {str(id(part)): torch.stack([_tensor(each, device) for each in part.values]) for part in found}
 
-    def _require_own(self, own: Any, parts: Sequence[Any], values: Sequence[Any], path: str, name: str) -> None:
+    def _require_own(self, own: Any, parts: Sequence[Any], values: Sequence[Any], path: Path, name: str) -> None:
         """Raise an error if rows share the object that has an attribute, or a container that it holds."""
         held = attributes(own).get(name, _ABSENT)
-        holder = holder_of(path)
-        is_shared = holder is not None and any(part is own for part in parts)
+        is_shared = len(path) > 1 and any(part is own for part in parts)
         is_shared_value = isinstance(held, CHANGEABLE) and any(value is held for value in values)
         if held is not _ABSENT and (is_shared or is_shared_value) and not self._first.has((path, name), held):
-            where = shown(*holder) if is_shared and holder else shown(path, name)
+            where = shown(path) if is_shared else shown(path, name)
             place = place_of(self._skeleton, path, name)
             raise UnsupportedError(f"a step or a hook changes {where}, which all trials share{place}")
 
@@ -128,15 +125,12 @@ class CarriedAttributes:
     @contextmanager
     def as_first(self, modules: Sequence[nn.Module]) -> Iterator[None]:
         """Give the skeleton the state of the first of some rows, for a step of it alone; restore it at the end."""
-        before = {name: value.clone() for name, value in self._skeleton.state_dict().items()}
-        if modules:
-            self._skeleton.load_state_dict(modules[0].state_dict())
-        own = {name: value[0] for name, value in self.of(modules[:1]).items()}
-        try:
+        with tensors_kept(self._skeleton.state_dict().values()):
+            if modules:
+                self._skeleton.load_state_dict(modules[0].state_dict())
+            own = {name: value[0] for name, value in self.of(modules[:1]).items()}
             with self.shown(own) if modules else nullcontext(), self.guarded():
                 yield
-        finally:
-            self._skeleton.load_state_dict(before)
 
     def guarded(self) -> AbstractContextManager[None]:
         """Raise `NotLoadedError` where code of the module reads a list that is not loaded."""

@@ -21,8 +21,8 @@ from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 from dropsearch.training.vectorized.by_row import RowArray, RowsDifferError, by_row, set_operators
 from dropsearch.training.vectorized.shared_state import SharedState
 from dropsearch.training.vectorized.step_logs import reduction_of
-from dropsearch.training.vectorized.step_traits import Attribute, NotLoadedError, StepTraits
-from dropsearch.training.vectorized.watched_parts import attributes, is_plain, place_of, shown, watched_parts
+from dropsearch.training.vectorized.step_traits import Attribute, NotLoadedError, Path, StepTraits
+from dropsearch.training.vectorized.watched_parts import attributes, is_plain, unsupported, watched_parts
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Effect:
 
     kind: str
     """metric, log, log_dict, attribute, added (to a container), contents, or result (of the step)."""
-    path: str
+    path: Path
     """Path of the metric, or of the part with the attribute."""
     name: str
     """Method of the metric, or name of the attribute."""
@@ -166,7 +166,7 @@ class EffectRecorder:
 
     def note_result(self, result: Any) -> None:
         """Record the result of the step."""
-        self._add("result", "", "", (result,), {})
+        self._add("result", (), "", (result,), {})
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the tensors used by the effects of the last step."""
@@ -179,7 +179,7 @@ class EffectRecorder:
             metric = self._module.get_submodule(path)
             self._note_settings(path, metric)
             deferred = Deferred(len(self.effects), lambda: _value(metric, args, kwargs))
-            self._add("metric", path, method, args, kwargs)
+            self._add("metric", (path,), method, args, kwargs)
             return deferred if method == "forward" else None
 
         return record
@@ -193,16 +193,16 @@ class EffectRecorder:
 
     def _log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
         reduction_of(name, options)  # where the user's line is known
-        self._add("log", "", name, (value, *args), options)
+        self._add("log", (), name, (value, *args), options)
 
     def _log_dict(self, values: Any, *args: Any, **options: Any) -> None:
         if isinstance(values, Mapping) and id(values) not in self._paths:
             for name, value in values.items():
                 self._log(name, value, *args, **options)
         else:
-            self._add("log_dict", "", "", (values, *args), options)
+            self._add("log_dict", (), "", (values, *args), options)
 
-    def _add(self, kind: str, path: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _add(self, kind: str, path: Path, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         packed_args, packed_kwargs = replaced((args, dict(kwargs)), self._packed)
         self.effects.append(Effect(kind, path, name, packed_args, packed_kwargs))
 
@@ -220,17 +220,15 @@ class EffectRecorder:
             for name, value in attributes(part).items():
                 is_new = is_plain(type(value)) and id(value) not in known
                 if is_new and any(map(is_of_row, tensors_in(list(attributes(value).values())))):
-                    where = f"{shown(path, name)}, an object that the constructor does not create"
-                    raise UnsupportedError(f"a step keeps a tensor in {where}{place_of(self._module, path, name)}")
+                    message = "a step keeps a tensor in {}, an object that the constructor does not create"
+                    raise unsupported(self._module, (path, name), message)
 
     def _require_not_filled(self, watch: AttributeWatch | None) -> None:
         """Raise `UnsupportedError` if a step that is taken again has changed a tensor that is not each row's own."""
-        for path, name in watch.filled() if watch is not None else ():
-            if (path, name) not in self._traits.carried:
-                place = place_of(self._module, path, name)
-                raise UnsupportedError(
-                    f"a step changes {shown(path, name)} in place and is taken again, as the first steps did not{place}"
-                )
+        for attribute in watch.filled() if watch is not None else ():
+            if attribute not in self._traits.carried:
+                message = "a step changes {} in place and is taken again, as the first steps did not"
+                raise unsupported(self._module, attribute, message)
 
     def _packed(self, value: Any) -> Any:
         if id(value) in self._paths:

@@ -17,6 +17,7 @@ from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import python_states, seeded
 from dropsearch.core.user_errors import place_of_method
 from dropsearch.dropout.row_control import Shapes, mask_shapes
+from dropsearch.dropout.tools.snapshot import buffers_kept
 from dropsearch.training.adapters.layers import build_in_hooks
 from dropsearch.training.logged_steps import call_step, captured_logs, in_precision, on_device_of, set_to_train
 from dropsearch.training.protocols import DataSource
@@ -122,17 +123,15 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
 
 def logged_numbers(module: Any, batch: Any, traits: StepTraits) -> dict[str, float]:
     """Return the Python numbers that a training step logs, by name; the module is restored."""
-    buffers, watch = {name: value.clone() for name, value in module.named_buffers()}, AttributeWatch(module)
-    recorder = EffectRecorder(module, traits)
+    watch, recorder = AttributeWatch(module), EffectRecorder(module, traits)
+    step = recorder.recording(keeps_attributes=False)
     try:
-        with seeded(0), recorder.recording(keeps_attributes=False), report_compiling():
+        with seeded(0), buffers_kept([*module.modules()]), step, report_compiling():
             call_step(module.training_step, batch, 0)
     except Exception:  # the row fails when it trains
         return {}
     finally:
         watch.put_back()
-        for name, value in module.named_buffers():
-            value.copy_(buffers[name])
     return {effect.name: effect.args[0] for effect in recorder.effects if effect.is_number}
 
 

@@ -85,7 +85,7 @@ class RowTrainer:
         vars(self)["_metrics"].update(metrics)
 
 
-RATES: Attribute = ("", "optimizers()")
+RATES: Attribute = ((), "optimizers()")
 """Stands for the options of optimizers and schedules among the attributes of a row."""
 
 Rates = dict[str, Any]

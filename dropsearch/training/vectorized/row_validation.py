@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from dropsearch._compat.torchmetrics import is_metric
+from dropsearch.core.contents import tensors_kept
 from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
 from dropsearch.training.logged_steps import Modes
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
@@ -58,25 +57,15 @@ class RowValidation:
         twins = {row: self._twin(trial_rows[row]) for row in sorted(due) if trial_rows[row].trains}
         if not twins:
             return {}
-        with self._validating(twins.values()), self._weights_kept(rows):
+        # Twins share the weights, and their hooks may put others in their place.
+        weights = [rows.flat, *rows.buffers.values()] if self._hooks.names else []
+        with self._validating(twins.values()), tensors_kept(weights):
             logs, found = self._pass(twins, trial_rows, rows, batches, TRAINING_PART), {}
             for row, log in logs.items():
                 with twins[row].raising_alone():
                     found[row] = log.values()
                 trial_rows[row].error = trial_rows[row].error or twins[row].error
         return found
-
-    @contextmanager
-    def _weights_kept(self, rows: StackedState) -> Iterator[None]:
-        """Restore all weights at the end, which twins share: their hooks may put others in their place."""
-        held = [rows.flat, *rows.buffers.values()] if self._hooks.names else []
-        before = [each.clone() for each in held]
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for each, kept in zip(held, before, strict=True):
-                    each.copy_(kept)
 
     def _pass(
         self,

@@ -20,7 +20,7 @@ from dropsearch.core.contents import CHANGEABLE, GENERATORS, MOST_ITEMS, is_same
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.user_errors import LIBRARIES, place_of_attribute, place_of_class, place_of_code
 from dropsearch.dropout.places import codes_of, functions_of, step_functions, step_names
-from dropsearch.training.vectorized.step_traits import Attribute
+from dropsearch.training.vectorized.step_traits import Attribute, Path
 from dropsearch.training.vectorized.watched_parts import attributes, is_plain, shown
 
 _ABSENT = object()
@@ -45,7 +45,7 @@ class SharedState:
         UnsupportedError: A step reads an iterator.
     """
 
-    def __init__(self, parts: Mapping[str, Any]) -> None:
+    def __init__(self, parts: Mapping[Path, Any]) -> None:
         kinds = frozenset(type(part) for part in parts.values())
         bases = {base for kind in kinds for base in kind.__mro__ if _is_users(base.__module__)}
         read = step_names(kinds)
@@ -71,7 +71,7 @@ class SharedState:
                 raise UnsupportedError(f"{by} changes {variable.named}, which no row has for itself{variable.place()}")
 
 
-def _require_no_iterators(parts: Mapping[str, Any], read: frozenset[str]) -> None:
+def _require_no_iterators(parts: Mapping[Path, Any], read: frozenset[str]) -> None:
     for path, part in parts.items():
         for name, value in attributes(part).items():
             if name in read and isinstance(value, Iterator) and not isinstance(value, io.IOBase):  # a file is one
@@ -97,7 +97,7 @@ def _is_kept(value: Any, contents: Any, now: Any) -> bool:
 class FirstValues:
     """The first values of attributes of what all trials share: a cache may be filled, but what is there stays."""
 
-    def __init__(self, parts: Mapping[str, Any]) -> None:
+    def __init__(self, parts: Mapping[Path, Any]) -> None:
         own = ((path, name, value) for path, part in parts.items() for name, value in attributes(part).items())
         self._found = {(path, name): _with_versions(value) for path, name, value in own}
 
@@ -193,7 +193,7 @@ def _globals(
     return found, stored
 
 
-def _of_functions(parts: Mapping[str, Any]) -> Iterator[_Variable]:
+def _of_functions(parts: Mapping[Path, Any]) -> Iterator[_Variable]:
     for path, part in parts.items():
         for name, value in attributes(part).items():
             if isinstance(value, FunctionType) and _is_users(str(value.__module__)):

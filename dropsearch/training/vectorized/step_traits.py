@@ -21,7 +21,9 @@ BATCH_HOOKS = (
 )  # fmt: skip
 """Hooks of a step, which also run once per row, on the row's module."""
 
-Attribute = tuple[str, str]
+Path = tuple[str | int, ...]
+"""Path of a part of a module: that of a submodule, then attributes and numbers of items that lead to an object."""
+Attribute = tuple[Path, str]
 """Path of a part of a module, and name of its attribute."""
 
 

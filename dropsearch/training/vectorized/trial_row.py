@@ -23,6 +23,7 @@ from dropsearch.training.vectorized.row_optimizers import RowOptimizer, Schedule
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.shared_state import SharedState
 from dropsearch.training.vectorized.step_logs import RowLog
+from dropsearch.training.vectorized.step_traits import Path
 from dropsearch.training.vectorized.watched_parts import watched_parts
 
 OF_ALL_ROWS = (UnsupportedError, InputError, RunError, torch.OutOfMemoryError)
@@ -82,7 +83,7 @@ class TrialRow:
     """Logged numbers of its training steps that differ from those of other rows, by name."""
 
     @cached_property
-    def parts(self) -> Mapping[str, Any]:
+    def parts(self) -> Mapping[Path, Any]:
         """The parts of the module whose attributes hooks may change, by path."""
         return watched_parts(self.module)
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dropsearch.core.batches import cast
-from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.logged_steps import in_precision, runs_aside
 from dropsearch.training.protocols import is_in_memory, validates_by_row
 from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs
@@ -33,7 +32,7 @@ from dropsearch.training.vectorized.step_traits import StepTraits
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_modes import disable_flatten_parameters
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
-from dropsearch.training.vectorized.watched_parts import place_of, shown
+from dropsearch.training.vectorized.watched_parts import unsupported
 
 
 class EpochValues(NamedTuple):
@@ -189,11 +188,8 @@ class TrialStack:
         found = differing_attributes(runner.skeleton, module)
         if self.row_modules is not None:
             runner.traits.carried |= found
-        for path, name in found if self.row_modules is None else ():
-            place = place_of(module, path, name)
-            raise UnsupportedError(
-                f"{shown(path, name)} differs between trials, as it did not in the first ones{place}"
-            )
+        for attribute in found if self.row_modules is None else ():
+            raise unsupported(module, attribute, "{} differs between trials, as it did not in the first ones")
 
     def _attach(self, trial_row: TrialRow) -> None:
         """Set a row's module up, unless it is or needs no Trainer of its own."""

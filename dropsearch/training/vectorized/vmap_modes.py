@@ -239,23 +239,19 @@ EXACT = frozenset(
 
 
 class MixedPrecision(TorchFunctionMode):
-    """Casts the inputs of `PRODUCTS` to `dtype` and the inputs of `EXACT` to float32.
+    """Casts the inputs of `PRODUCTS` to bfloat16 and the inputs of `EXACT` to float32.
 
     Weights and their gradients remain float32. The lists follow those of `torch.autocast`.
     """
-
-    def __init__(self, dtype: torch.dtype = torch.bfloat16) -> None:
-        super().__init__()
-        self.dtype = dtype
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         options: dict[str, Any] = dict(kwargs or {})
         if func in PRODUCTS:
-            args, options = _cast((args, options), torch.float32, self.dtype)
+            args, options = _cast((args, options), torch.float32, torch.bfloat16)
         elif func in EXACT:
-            args, options = _cast((args, options), self.dtype, torch.float32)
+            args, options = _cast((args, options), torch.bfloat16, torch.float32)
         return func(*args, **options)
 
 

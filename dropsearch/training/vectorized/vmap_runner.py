@@ -193,14 +193,14 @@ class VmapRunner:
             return mask_shapes(self.skeleton, sites, run)
 
     def in_groups(
-        self, trial_rows: Sequence[TrialRow], rows: StackedState, step: GroupStep, among: Sequence[int] | None = None
+        self, trial_rows: Sequence[TrialRow], rows: StackedState, step: GroupStep, among: Sequence[int]
     ) -> None:
         """Run a step for groups of rows, by indices and state, with the Trainer's attributes set for each group.
 
         A module that reads the epoch gets a number, so only rows in the same epoch are in one group. Rows between which
         a step branches are in different groups. After an error each row is a group, and the rows that raise it keep it.
         """
-        among = [row for row in (range(len(trial_rows)) if among is None else among) if trial_rows[row].error is None]
+        among = [row for row in among if trial_rows[row].error is None]
         for group, part in self._groups(trial_rows, rows, among):
             self._branching(trial_rows, group, part, rows, step)
 

@@ -15,15 +15,14 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from dropsearch.core.contents import CONTAINERS, items_of
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.user_errors import LIBRARIES, place_of_attribute
-from dropsearch.training.vectorized.step_traits import metric_paths
+from dropsearch.training.vectorized.step_traits import Attribute, Path, metric_paths
 
 MOST_OBJECTS = 100
 """Number of plain objects that are watched."""
 _MOST_HOLDERS = 20
 """Number of items up to which a container is searched for plain objects."""
-_OF, _AT = "\0", "\1"
-"""What precedes an attribute and an item in a path: names of submodules may have any character that people write."""
 
 _LIGHTNING_OWN = (
     "_trainer", "_fabric", "_current_fx_name", "_metric_attributes", "_fabric_optimizers", "_jit_is_scripting",
@@ -32,35 +31,34 @@ _OF_RECURRENT_LAYERS = ("_flat_weights", "_flat_weight_refs")
 _BOOKKEEPING = frozenset({"training", "log", "log_dict", *vars(nn.Module()), *_LIGHTNING_OWN, *_OF_RECURRENT_LAYERS})
 
 
-def watched_parts(module: nn.Module) -> dict[str, Any]:
+def watched_parts(module: nn.Module) -> dict[Path, Any]:
     """Return a module, its submodules and their plain objects by path, without metric objects.
 
-    An object is plain if no library defines its class. Its path is that of its holder, `_OF` and the attribute, and in
-    a container `_AT` and its number.
+    An object is plain if no library defines its class.
     """
     hidden = tuple(metric_paths(module))
-    parts: dict[str, Any] = {
-        path: part
+    parts: dict[Path, Any] = {
+        (path,): part
         for path, part in module.named_modules()
         if not any(path == metric or path.startswith(f"{metric}.") for metric in hidden)
     }
     waiting, seen, most = list(parts.items()), set[int](), len(parts) + MOST_OBJECTS
     for path, part in waiting:  # grows
         for name, value in attributes(part).items():
-            for item, found in _plain_in(value):
+            for at, found in _plain_in(value, (*path, name)):
                 if id(found) not in seen and len(parts) < most:
                     seen.add(id(found))
-                    parts[f"{path}{_OF}{name}{item}"] = found
-                    waiting.append((f"{path}{_OF}{name}{item}", found))
+                    parts[at] = found
+                    waiting.append((at, found))
     return parts
 
 
-def _plain_in(value: Any, item: str = "", depth: int = 2) -> Iterator[tuple[str, Any]]:
+def _plain_in(value: Any, at: Path, depth: int = 2) -> Iterator[tuple[Path, Any]]:
     if is_plain(type(value)):
-        yield item, value
+        yield at, value
     elif isinstance(value, _HOLDERS) and depth and (not isinstance(value, Sized) or len(value) <= _MOST_HOLDERS):
         for index, each in enumerate(_held(value)):
-            yield from _plain_in(each, f"{item}{_AT}{index}", depth - 1)
+            yield from _plain_in(each, (*at, index), depth - 1)
 
 
 _HOLDERS = (list, tuple, dict, UserDict, partial, MethodType)
@@ -85,39 +83,35 @@ def is_plain(kind: type) -> bool:
     return has_attributes and not issubclass(kind, apart) and kind.__module__.partition(".")[0] not in LIBRARIES
 
 
-def part_at(module: nn.Module, path: str) -> Any:
+def part_at(module: nn.Module, path: Path) -> Any:
     """Return the part of a module at a path of `watched_parts`; None if the module holds no such object."""
-    head, *names = path.split(_OF)
-    part: Any = module.get_submodule(head)
+    part: Any = module.get_submodule(str(path[0]))
     try:
-        for name, *indices in (each.split(_AT) for each in names):
-            part = attributes(part)[name]
-            for index in indices:
-                part = _held(part)[int(index)]
+        for step in path[1:]:
+            part = _held(part)[step] if isinstance(step, int) else attributes(part)[step]
     except (LookupError, TypeError):
         return None
     return part
 
 
-def shown(path: str, name: str) -> str:
-    """Return an attribute of a part as code names it, such as ``self.encoder.schedule.step``."""
-    whole = f"{path}.{name}".lstrip(".").replace(_OF, ".").lstrip(".")
-    first, *items = whole.split(_AT)
-    return f"self.{first}" + "".join(
-        f"[{index}]{point}{rest}" for index, point, rest in (i.partition(".") for i in items)
-    )
+def shown(path: Path, *name: str) -> str:
+    """Return a part or an attribute of it as code names it, such as ``self.encoder.schedule.step``."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in (*path, *name) if step != "")
+    return f"self{''.join(steps)}"
 
 
-def holder_of(path: str) -> tuple[str, str] | None:
-    """Return the path of what holds a plain object, and the attribute; None for a submodule."""
-    holder, found, attribute = path.rpartition(_OF)
-    return (holder, attribute) if found else None
-
-
-def place_of(module: nn.Module, path: str, name: str) -> str:
+def place_of(module: nn.Module, path: Path, name: str) -> str:
     """Return `` (FILE:LINE)`` of code that uses an attribute of a part, or else its holder; empty without a source."""
-    found, held = place_of_attribute(part_at(module, path), name), holder_of(path)
-    return found or (place_of(module, held[0], held[1].partition(_AT)[0]) if held is not None else "")
+    found = place_of_attribute(part_at(module, path), name)
+    if found or len(path) == 1:
+        return found
+    at = max(index for index, step in enumerate(path) if isinstance(step, str))  # the attribute that holds the part
+    return place_of(module, path[:at], str(path[at]))
+
+
+def unsupported(module: nn.Module, attribute: Attribute, message: str) -> UnsupportedError:
+    """Return an error whose message has the attribute in the place of ``{}``, and ends with the place of its code."""
+    return UnsupportedError(f"{message.format(shown(*attribute))}{place_of(module, *attribute)}")
 
 
 @cache

@@ -46,13 +46,13 @@ def test_a_set_in_a_container_that_changes_is_named() -> None:
     module = Grouped()
     watch = AttributeWatch(module)
     module.groups["a"].add("new")
-    assert [*watch.changed()] == [("", "groups")]
+    assert [*watch.changed()] == [(("",), "groups")]
     with pytest.raises(UnsupportedError, match=r"a step changes self.groups by changing a container that it holds"):
-        watch.change_of(("", "groups"), module.groups)
+        watch.change_of((("",), "groups"), module.groups)
 
 
 def test_a_set_that_grows_shows_what_is_new() -> None:
     module = Grouped()
     watch = AttributeWatch(module)
     module.words.add("new")
-    assert watch.change_of(("", "words"), module.words) == ("added", {"new"})
+    assert watch.change_of((("",), "words"), module.words) == ("added", {"new"})

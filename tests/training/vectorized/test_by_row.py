@@ -64,7 +64,7 @@ class Held(nn.Module):
 
 
 def test_numbers_of_rows_are_where_the_weights_are() -> None:
-    carried = CarriedAttributes(Held(0.0).to("meta"), StepTraits(carried={("", "number")}))
+    carried = CarriedAttributes(Held(0.0).to("meta"), StepTraits(carried={(("",), "number")}))
     (found,) = carried.of([Held(1.0), Held(2.0)]).values()
     assert (found.device.type, found.shape, found.dtype) == ("meta", (2,), torch.float64)
 

@@ -113,7 +113,7 @@ class Penalized(Configured):
 
 def test_only_what_steps_read_is_of_each_trial() -> None:
     assert differing_attributes(Configured(lr=1e-3), Configured(lr=1e-2)) == set()
-    assert differing_attributes(Penalized(lr=1e-3), Penalized(lr=1e-2)) == {("", "_hparams")}
+    assert differing_attributes(Penalized(lr=1e-3), Penalized(lr=1e-2)) == {(("",), "_hparams")}
 
 
 class Scaled(LitNet):
