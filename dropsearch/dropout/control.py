@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,31 +16,26 @@ from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.rates import LiveRate, Rate
 
-
-class Noise(Protocol):
-    """Source of the random bits of masks."""
-
-    def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
-        """Return int16 bits of `shape`, uniform over all int16 values."""
-        ...
+Bits = Callable[[str, torch.Size, torch.device], Tensor]
+"""Returns random bits for a mask of a site, int16 of this shape, uniform over all int16 values."""
 
 
 class DropoutControl(DropoutMode):
-    """Applies given rates at every dropout call of a model, with masks from `noise`.
+    """Applies given rates at every dropout call of a model, with masks from `bits`.
 
     Args:
         model: The module whose `forward` or `training_step` runs inside `step()` (inside `watching()`).
         rates: Rate by site name, for all calls of the site. A name such as ``drop@2`` sets the rate of the second and
             later calls in a pass. Unnamed places in a module with a named site have that site's rate; all other places
             keep the module's rate.
-        noise: Source of the masks' random bits.
+        bits: Source of the masks' random bits.
         off: Disable dropout everywhere.
     """
 
-    def __init__(self, model: nn.Module, rates: Mapping[str, Rate], noise: Noise, *, off: bool = False) -> None:
+    def __init__(self, model: nn.Module, rates: Mapping[str, Rate], bits: Bits, *, off: bool = False) -> None:
         super().__init__(model)
         self.rates = dict(rates)
-        self.noise = noise
+        self.bits = bits
         self.off = off
         self.dropped: Counter[str] = Counter()
         """Number of calls of each site at a rate above 0."""
@@ -67,7 +62,7 @@ class DropoutControl(DropoutMode):
             return self.on_pass(call, call.undropped)
         self.dropped[site] += 1
         name = self.location.last_call
-        return call.drop(rate, lambda shape, x: self.noise.bits(name, shape, x.device))
+        return call.drop(rate, lambda shape, x: self.bits(name, shape, x.device))
 
     def on_own(self, site: str, rate: float) -> float:
         """Return the site's rate for an operation with its own code."""
@@ -82,7 +77,7 @@ class DropoutControl(DropoutMode):
         """Draw from the noise of the masks if possible."""
         if draw.obstacle:
             return original()
-        return draw.made(numbers_of(self.noise.bits(name, bits_shape(draw), draw.device)))
+        return draw.made(numbers_of(self.bits(name, bits_shape(draw), draw.device)))
 
     def _rate(self, site: str, written: float) -> Rate:
         given = self._given(site)

@@ -68,9 +68,8 @@ def held_rates(module: nn.Module) -> tuple[HeldRate, ...]:
 
 def own_number(module: nn.Module) -> str:
     """Return the name of the rate of a module whose name indicates dropout; empty otherwise or without a rate."""
-    kind = type(module)
-    op = None if kind.__module__.startswith("torch.") else own_code.family_of(kind)
-    return next(iter(_numbers(module, op.rates, names_in(kind))), "") if op else ""
+    op = own_code.family_of(type(module))
+    return next(iter(_numbers(module, op.rates, names_in(type(module)))), "") if op else ""
 
 
 def _numbers(holder: Any, names: Iterable[str], used: frozenset[str]) -> list[str]:
@@ -82,7 +81,7 @@ def _numbers(holder: Any, names: Iterable[str], used: frozenset[str]) -> list[st
 def without_rate(module: nn.Module) -> str:
     """Return why the rate of a module whose name indicates dropout is unknown, or an empty string."""
     kind = type(module)
-    if kind.__module__.startswith("torch.") or held_rates(module) or own_code.family_of(kind) is None:
+    if held_rates(module) or own_code.family_of(kind) is None:
         return ""
     return (
         f"{kind.__name__} has no rate with a known name; "
@@ -105,8 +104,7 @@ def functions_of(model: nn.Module) -> dict[FunctionType, str]:
 
 def _forward_rate(module: nn.Module) -> dict[FunctionType, str]:
     """Return the forward of a module that receives its rate as an argument of each call."""
-    kind = type(module)
-    op = None if kind.__module__.startswith("torch.") else own_code.family_of(kind)
+    kind, op = type(module), own_code.family_of(type(module))
     if op is None or static_places(kind) or isinstance(module, DropoutBase) or held_rates(module):
         return {}
     forward = inspect.unwrap(kind.forward)

@@ -162,7 +162,7 @@ class RowDropoutControl(DropoutControl):
         self._noise, self.draws_in_python = _RowNoise(), False
         self._apart: tuple[int, object] = (0, None)
         """The last row that a function was called for by itself, and what tells its calls from others."""
-        super().__init__(model, {}, self._noise)
+        super().__init__(model, {}, self._noise.bits)
         self.keys_draws = self.sees_factories = True
 
     def __torch_function__(

@@ -128,7 +128,7 @@ class TrialControl(DropoutControl):
         first_steps: FirstSteps | None = None,
     ) -> None:
         self.seeded = SeededNoise(seed)
-        super().__init__(model, {site: Rate.of(rate) for site, rate in rates.items()}, self.seeded, off=off)
+        super().__init__(model, {site: Rate.of(rate) for site, rate in rates.items()}, self.seeded.bits, off=off)
         self._keys, self._first_steps = keys, first_steps or FirstSteps()
         self._shown = False
         """Whether this control handles calls of functions in `SHOWN`, since no mode sees them."""

@@ -126,7 +126,8 @@ class EffectRecorder:
         self._shared = SharedState(self._parts)
         self.effects: list[Effect] = []
         """The effects of the last step, in order."""
-        self._tensors: list[Tensor] = []
+        self.tensors: list[Tensor] = []
+        """The tensors used by these effects."""
 
     @contextmanager
     def recording(self, *, keeps_attributes: bool = True) -> Iterator[None]:
@@ -134,7 +135,7 @@ class EffectRecorder:
 
         With `keeps_attributes`, changes of attributes are recorded and undone.
         """
-        self.effects, self._tensors = [], []
+        self.effects, self.tensors = [], []
         metrics = {path: self._module.get_submodule(path) for path in self._traits.metrics}
         self._paths = {id(metric): path for path, metric in metrics.items()}
         before = {path: dict(vars(metric)) for path, metric in metrics.items()}
@@ -167,10 +168,6 @@ class EffectRecorder:
     def note_result(self, result: Any) -> None:
         """Record the result of the step."""
         self._add("result", (), "", (result,), {})
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """Return the tensors used by the effects of the last step."""
-        return tuple(self._tensors)
 
     def _recorder(self, path: str, method: str) -> Callable[..., Any]:
         def record(*args: Any, **kwargs: Any) -> Any:
@@ -234,8 +231,8 @@ class EffectRecorder:
         if id(value) in self._paths:
             return MetricPath(self._paths[id(value)])
         if isinstance(value, Tensor | RowArray):
-            self._tensors.append((value if isinstance(value, Tensor) else value.tensor).detach())
-            return TensorIndex(len(self._tensors) - 1, isinstance(value, RowArray))
+            self.tensors.append((value if isinstance(value, Tensor) else value.tensor).detach())
+            return TensorIndex(len(self.tensors) - 1, isinstance(value, RowArray))
         return value
 
 

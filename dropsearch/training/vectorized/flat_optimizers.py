@@ -17,14 +17,9 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.user_errors import place_of_method
-from dropsearch.training.vectorized.row_optimizers import (
-    Span,
-    UnsupportedError,
-    group_spans,
-    has_default_options,
-    without,
-)
+from dropsearch.training.vectorized.row_optimizers import Span, group_spans, has_default_options, without
 from dropsearch.training.vectorized.stacked_state import StackedState
 
 

@@ -88,8 +88,7 @@ def fingerprint(tensors: Iterable[Tensor]) -> Tensor:
     sums = []
     for tensor in tensors:
         parts = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-        values = (
-            parts.detach().double().flatten().nan_to_num(nan=1.5, posinf=2.5, neginf=-3.5)
-        )  # masks may contain infinities
+        # masks may contain infinities
+        values = parts.detach().double().flatten().nan_to_num(nan=1.5, posinf=2.5, neginf=-3.5)
         sums.append(torch.stack([values.sum(), (values * values).sum()]))
     return torch.stack(sums) if sums else torch.zeros(0, 2)

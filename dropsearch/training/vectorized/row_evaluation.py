@@ -1,4 +1,4 @@
-"""Evaluation of all rows with dropout off, on a validation set and on a part of the training set, and these sets."""
+"""Evaluation of all rows with dropout off: its sets, what its steps draw, and the means of what they log."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch.core.batches import cast, mapped
+from dropsearch.core.batches import cast, mapped, tensors
+from dropsearch.core.records import TrialSpec
+from dropsearch.core.seeds import derived_seed
 from dropsearch.datasets.lockstep import LockstepReader
+from dropsearch.dropout.row_control import RowBits, RowRates, Shapes, row_rates
 from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
 from dropsearch.training.protocols import RowLoader, TrialData
 from dropsearch.training.vectorized.cuda_graph import GraphedCallable
-from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.row_batches import gather_batches, read_in_lockstep
 from dropsearch.training.vectorized.row_stacks import RowStack
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
@@ -80,6 +82,45 @@ class ReadSet:
         any_length = dict.fromkeys(loaders)
         for taken in read_in_lockstep(self._reader, self.trial_rows, loaders, any_length, self._device):
             yield from ((taken.index, stack) for stack in taken.stacks)
+
+
+Noise = tuple[RowRates, Mapping[str, Tensor]]
+
+
+class EvaluationNoise:
+    """Draws the random bits of validation steps, for each row the same as in sequential training."""
+
+    def __init__(self, shapes_of: Callable[[Any], Shapes], mask_seed: Callable[[TrialSpec], int]) -> None:
+        self._shapes_of, self._mask_seed = shapes_of, mask_seed
+        self._shapes: dict[tuple[Any, ...], Shapes] = {}
+        self.draws = False
+
+    def observe(self, batches: Iterable[Any]) -> None:
+        """Detect whether a validation step draws or drops, by a step on the first batch."""
+        self.draws = any(bool(self._shapes_for(batch)) for batch, _ in zip(batches, range(1), strict=False))
+
+    def _shapes_for(self, batch: Any) -> Shapes:
+        key = tuple(tensor.shape for tensor in tensors(batch))
+        if key not in self._shapes:
+            self._shapes[key] = self._shapes_of(batch)
+        return self._shapes[key]
+
+    def of(self, trial_rows: Sequence[TrialRow], of: str, stack: RowStack, like: Tensor) -> Noise:
+        """Return the rates and bits for the next validation step of some rows; call `count` after the step.
+
+        `of` names the data; `like` is a tensor of the dtype and device of the rows.
+        """
+        if not self.draws:
+            return {}, {}
+        seeds = [derived_seed(self._mask_seed(trial_row.spec), of) for trial_row in trial_rows]
+        rates = row_rates([trial_row.spec.rates for trial_row in trial_rows], like.dtype, like.device)
+        bits = RowBits(self._shapes_for(stack.of(stack.rows[0])), len(trial_rows), like.device)
+        return rates, bits.draw(seeds, [trial_row.evaluations[of] for trial_row in trial_rows])
+
+    def count(self, trial_rows: Iterable[TrialRow], of: str) -> None:
+        """Count a validation step of some rows."""
+        for trial_row in trial_rows:
+            trial_row.evaluations[of] += 1
 
 
 class RowEvaluation:

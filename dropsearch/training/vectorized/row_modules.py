@@ -10,7 +10,7 @@ from torch import Tensor
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import place_of_method
-from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
+from dropsearch.training.vectorized.row_evaluation import EvaluationNoise
 from dropsearch.training.vectorized.row_hooks import RowHooks, view_of
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.row_validation import RowValidation, Values

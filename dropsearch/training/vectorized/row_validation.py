@@ -11,8 +11,7 @@ from dropsearch._compat.torchmetrics import is_metric
 from dropsearch.core.contents import tensors_kept
 from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
 from dropsearch.training.logged_steps import Modes
-from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
-from dropsearch.training.vectorized.row_evaluation import EvaluationSet
+from dropsearch.training.vectorized.row_evaluation import EvaluationNoise, EvaluationSet
 from dropsearch.training.vectorized.row_hooks import RowHooks, view_of
 from dropsearch.training.vectorized.row_stacks import RowStack
 from dropsearch.training.vectorized.row_trainer import RowTrainer

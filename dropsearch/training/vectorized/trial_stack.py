@@ -15,12 +15,11 @@ from dropsearch.training.logged_steps import in_precision, runs_aside
 from dropsearch.training.protocols import is_in_memory, validates_by_row
 from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs
 from dropsearch.training.vectorized.differing import differing_attributes
-from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
 from dropsearch.training.vectorized.held_once import equal_in_all, use_frozen
 from dropsearch.training.vectorized.observation import FirstSteps, begin
 from dropsearch.training.vectorized.row_batches import LockstepBatches, MemoryBatches, RowBatches
-from dropsearch.training.vectorized.row_evaluation import LOADERS, ReadSet, RowEvaluation
+from dropsearch.training.vectorized.row_evaluation import LOADERS, EvaluationNoise, ReadSet, RowEvaluation
 from dropsearch.training.vectorized.row_modules import RowModules
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer, optimized_columns, parameter_order
 from dropsearch.training.vectorized.row_source import RowSource

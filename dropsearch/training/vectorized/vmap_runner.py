@@ -107,7 +107,7 @@ class VmapRunner:
         examples: Sequence[Tensor],
         rates: RowRates,
         bits: Mapping[str, Tensor],
-        form: BatchForm | None = None,
+        form: BatchForm | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the training step of all rows.
 
@@ -116,7 +116,7 @@ class VmapRunner:
             examples: The tensors of a batch of each row, `[rows, batch, ...]` each.
             rates: Rates of each site, `[rows]`.
             bits: Random bits of each site's mask, `[rows, *mask]`.
-            form: Form of the module's batch; a tuple by default.
+            form: Form of the module's batch; None for a tuple.
 
         Returns:
             Losses `[rows]`, and logged values by name, `[rows]` each.
@@ -144,8 +144,8 @@ class VmapRunner:
         self,
         rows: StackedState | RowsPart,
         batch: Any,
-        noise: tuple[RowRates, Mapping[str, Tensor]] = ({}, {}),
-        form: BatchForm | None = None,
+        noise: tuple[RowRates, Mapping[str, Tensor]],
+        form: BatchForm | None,
     ) -> dict[str, Tensor]:
         """Run the validation step of all rows, with modules in evaluation mode.
 
@@ -282,7 +282,7 @@ class VmapRunner:
         if recorder is not None:
             self.require_unchanged()
             self._effects = recorder.effects
-            return result, {}, recorder.tensors()
+            return result, {}, tuple(recorder.tensors)
         assert logged is not None
         if step == "training_step":
             self.log_options = logged.options

@@ -110,7 +110,7 @@ def place_of(module: nn.Module, path: Path, name: str) -> str:
 
 
 def unsupported(module: nn.Module, attribute: Attribute, message: str) -> UnsupportedError:
-    """Return an error whose message has the attribute in the place of ``{}``, and ends with the place of its code."""
+    """Return an error with a message that is formatted with the attribute, and the place of its code."""
     return UnsupportedError(f"{message.format(shown(*attribute))}{place_of(module, *attribute)}")
 
 
