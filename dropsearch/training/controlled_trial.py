@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cache, partial
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -69,13 +69,9 @@ def controlled_hooks(control: TrialControl, *owners: Any) -> Iterator[None]:
         for owner, name in ((each, name) for each in owners for name in hooks_of(type(each))):
             seeing = control.seeing
             if name in EPOCH_HOOKS and name not in BUILDING and isinstance(owner, LightningModule):
-                seeing = partial(_keyed_hook, control, owner, name)
+                seeing = lambda owner=owner, name=name: control.hook(name, owner.current_epoch)  # noqa: E731
             stack.enter_context(wrapped_hook(owner, name, lambda hook, seeing=seeing: _in_context(hook, seeing)))
         yield
-
-
-def _keyed_hook(control: TrialControl, module: LightningModule, name: str) -> AbstractContextManager[None]:
-    return control.hook(name, module.current_epoch)
 
 
 @cache

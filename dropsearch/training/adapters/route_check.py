@@ -44,7 +44,8 @@ def checked_routes(
             lazy[:] = lazy or list(filter(None, [_compared(make, spec, batches, settings, by_groups)]))
             if lazy and _differ(lazy[0], route.setting):
                 return other
-        return dataclasses.replace(route, how="nothing", used=_range(first[0], route.setting))
+        values = [of_groups[0] for of_groups in first[0].steps[route.setting]]
+        return dataclasses.replace(route, how="nothing", used=(min(values), max(values)))
 
     return tuple(checked(route, other) for route, other in zip(routes, by_groups, strict=True))
 
@@ -65,11 +66,6 @@ def _compared(
 def _differ(compared: tuple[UsedSettings, UsedSettings], setting: str) -> bool:
     one, two = (used.steps[setting] for used in compared)
     return any(a != b for a, b in zip(one, two, strict=False) if not all(map(math.isnan, (*a, *b))))
-
-
-def _range(used: UsedSettings, setting: str) -> tuple[float, float]:
-    values = [values[0] for values in used.steps[setting]]
-    return min(values), max(values)
 
 
 class _Stop(Callback):

@@ -102,11 +102,6 @@ def _metrics_aside(parts: Sequence[nn.Module], memo: dict[int, Any]) -> Iterator
             vars(part).update(held)
 
 
-def _of_a_graph(value: Any) -> dict[int, Tensor]:
-    """Return copies, by identity, of the tensors in a value that belong to a graph."""
-    return {id(each): each.detach().clone() for each in tensors(value) if each.grad_fn is not None}
-
-
 @cache
 def _is_plain(kind: type) -> bool:
     """Return whether objects of a class are copied by copying their attributes."""
@@ -143,5 +138,5 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if kind is Tensor and (not value.is_leaf or value.grad is None):
         memo[id(value)] = tensor = value.detach().clone().requires_grad_(value.requires_grad and value.is_leaf)
         return tensor
-    memo.update(_of_a_graph(value))
+    memo.update({id(each): each.detach().clone() for each in tensors(value) if each.grad_fn is not None})
     return copy.deepcopy(value, memo)

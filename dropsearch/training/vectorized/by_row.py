@@ -31,7 +31,8 @@ def each_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
         return None
     found, calls = [], object()
     for row in range(rows):
-        own_args, own_kwargs = mapped((args, dict(kwargs)), lambda tensor, row=row: _of_row(tensor, row))
+        own = lambda tensor, row=row: tensor if (values := of_rows(tensor)) is None else values[row]  # noqa: E731
+        own_args, own_kwargs = mapped((args, dict(kwargs)), own)
         with apart(row, calls):
             found.append(function(*own_args, **own_kwargs))
     return found
@@ -66,11 +67,6 @@ def _are_alike(parts: list[Any], others: list[Any]) -> bool:
     return len(parts) == len(others) and all(
         a.shape == b.shape if isinstance(a, Tensor) and isinstance(b, Tensor) else same(a, b) for a, b in pairs
     )
-
-
-def _of_row(tensor: Tensor, row: int) -> Tensor:
-    values = of_rows(tensor)
-    return tensor if values is None else values[row]
 
 
 class RowsDifferError(Exception):

@@ -16,10 +16,6 @@ from dropsearch.core.batches import tensors
 from dropsearch.dropout.keyed_draws import can_draw
 
 
-def _set_data(tensor: Tensor, values: Tensor) -> None:
-    data_of(tensor).copy_(values)
-
-
 def _require_gradient(tensor: Tensor, requires_grad: bool = True) -> Tensor:
     if requires_grad:
         require_gradient(tensor)
@@ -46,7 +42,7 @@ def _listed(given: Any) -> list[Any]:
 
 _GAPS: Mapping[Any, Callable[..., Any]] = {
     Tensor.data.__get__: data_of,  # type: ignore[attr-defined]
-    Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
+    Tensor.data.__set__: lambda tensor, values: data_of(tensor).copy_(values),  # type: ignore[attr-defined]
     Tensor.requires_grad.__get__: needs_gradient,  # type: ignore[attr-defined]
     Tensor.requires_grad.__set__: _require_gradient,  # type: ignore[attr-defined]
     Tensor.requires_grad_: _require_gradient,

@@ -98,17 +98,19 @@ class RowOptimizer:
         spans = group_spans(rows, module, optimizer)
         fused = _FUSED.get(type(optimizer)) if spans and has_default_options(optimizer) else None
         self._fused = _Fused(fused, rows, row, spans, optimizer) if fused else None
-        self._optimizer, self._takes_closure = optimizer, takes_closure(optimizer)
+        self._optimizer: Any = optimizer
+        # Under Lightning an optimizer gets a closure; only those of users' classes may use it otherwise.
+        is_users = not type(optimizer).__module__.startswith("torch.")
+        self._takes_closure = is_users and bool(inspect.signature(optimizer.step).parameters)
 
     def step(self, unused: Collection[Span] = ()) -> None:
         """Step the row; parameters in the columns `unused` have no gradient and stay as they are."""
-        optimizer: Any = self._optimizer
         if self._fused:
             self._fused(unused)
         elif self._takes_closure:
-            optimizer.step(_ComputedGradients(optimizer))
+            self._optimizer.step(_ComputedGradients(self._optimizer))
         else:
-            optimizer.step()
+            self._optimizer.step()
 
     def state(self) -> list[Tensor]:
         """Return the tensors of the optimizer's state."""
@@ -119,12 +121,6 @@ class RowOptimizer:
         """Continue in another row with the current state; call it after the module was bound to that row."""
         if self._fused:
             self._fused.move(rows, row)
-
-
-def takes_closure(optimizer: Any) -> bool:
-    """Return whether an optimizer gets a closure, as under Lightning: one of a user's class whose `step` takes it."""
-    is_users = not type(optimizer).__module__.startswith("torch.")
-    return is_users and bool(inspect.signature(optimizer.step).parameters)
 
 
 class _ComputedGradients:

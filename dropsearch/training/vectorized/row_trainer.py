@@ -179,7 +179,7 @@ class StepTrainer:
     def attach(self, module: Any) -> None:
         """Become the Trainer of a module, whose optimizer and schedules are those of a step."""
         module.trainer = self
-        vars(module).update(optimizers=self._optimizer, lr_schedulers=self._schedules)
+        vars(module).update(optimizers=lambda *_, **__: self.optimizers[0], lr_schedulers=self._schedules)
 
     @property
     def optimizers(self) -> list[StepOptimizer]:
@@ -190,9 +190,6 @@ class StepTrainer:
     def lr_scheduler_configs(self) -> list[StepSchedule]:
         """The schedules of the rows."""
         return [StepSchedule(self._read, index) for index in range(len(self._read()["last"]))]
-
-    def _optimizer(self, use_pl_optimizer: bool = True) -> StepOptimizer:
-        return self.optimizers[0]
 
     def _schedules(self) -> Any:
         found = self.lr_scheduler_configs

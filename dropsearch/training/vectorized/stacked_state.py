@@ -33,7 +33,8 @@ class StackedState:
         dtype: torch.dtype,
         shared: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        self.shared = {name: _cast(value, device, dtype) for name, value in shared.items()}
+        cast = lambda value: value.detach().to(device, dtype if value.is_floating_point() else value.dtype)  # noqa: E731
+        self.shared = {name: cast(value) for name, value in shared.items()}
         self._fingerprint = fingerprint(self.shared.values())
         order = [name for name in order if name not in self.shared]
         shapes = {name: parameter.shape for name, parameter in template.named_parameters() if name in order}
@@ -178,10 +179,6 @@ class StackedState:
             clipped.mul_((most / (norms + 1e-6)).clamp(max=1.0))
         if rows is not None:
             given[list(rows)] = clipped
-
-
-def _cast(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return value.detach().to(device, dtype if value.is_floating_point() else value.dtype)
 
 
 class RowsPart:

@@ -27,12 +27,8 @@ class StepCall(nn.Module):
         """Run the step; a returned loss is a tensor, even if it comes from a metric object."""
         with report_compiling():
             result = value_of(call_step(getattr(self.module, self.name), batch, batch_idx))
-            return {**result, "loss": value_of(result["loss"])} if _is_with_loss(result) else result
-
-
-def _is_with_loss(result: Any) -> bool:
-    """Return whether a step returned a mapping with its loss."""
-    return isinstance(result, Mapping) and "loss" in result
+            has_loss = isinstance(result, Mapping) and "loss" in result
+            return {**result, "loss": value_of(result["loss"])} if has_loss else result
 
 
 def report_compiling() -> AbstractContextManager[None]:
