@@ -6,6 +6,7 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from operator import is_, is_not
 from typing import Any
 
@@ -27,6 +28,23 @@ MOST_COPIED = 10_000
 def items_of(container: Any) -> list[Any]:
     """Return the items of a container, the values of a dictionary."""
     return list(container.values() if isinstance(container, dict) else container)
+
+
+@cache
+def slots_of(kind: type) -> tuple[str, ...]:
+    """Return the attributes that a class and its bases declare in `__slots__`, by the names that Python gives them."""
+    found: list[str] = []
+    for base in kind.__mro__:
+        declared = vars(base).get("__slots__", ())
+        names = [name for name in ((declared,) if isinstance(declared, str) else declared) if not name.endswith("__")]
+        found += [f"_{base.__name__.lstrip('_')}{name}" if name.startswith("__") else name for name in names]
+    return tuple(found)
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """Return the attributes that an object holds: those that its classes declare in `__slots__`, and its `__dict__`."""
+    declared = {name: getattr(value, name) for name in slots_of(type(value)) if hasattr(value, name)}
+    return {**declared, **getattr(value, "__dict__", {})}
 
 
 class Ends(list[Any]):

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import logging
 import operator
-import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Set
 from types import CellType, FunctionType, MethodType, ModuleType
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dropsearch.core.contents import GENERATORS, attributes_of, snapshot
 from dropsearch.core.user_errors import LIBRARIES
 from dropsearch.datasets.data_digest import digest
 
@@ -107,12 +107,8 @@ def _leaf(value: Any) -> str:
         return "object"
     if isinstance(value, torch.Generator):
         return digest(value.get_state())
-    if isinstance(value, np.random.Generator):
-        return repr(value.bit_generator.state)
-    if isinstance(value, random.Random):
-        return repr(value.getstate())
-    if isinstance(value, np.random.RandomState):
-        return repr(value.get_state(legacy=False))
+    if isinstance(value, GENERATORS):
+        return repr(snapshot(value))
     if isinstance(value, Iterator) and not hasattr(value, "__dict__"):
         return f"{value!r} {operator.length_hint(value, -1)}"
     return ""
@@ -139,7 +135,7 @@ def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
         yield "length", len(value)
         each = value.items() if isinstance(value, dict) else enumerate(value)
         yield from [*itertools.islice(each, 0, None, -(-len(value) // LONGEST) or 1)]
-    yield from attributes(value).items()
+    yield from attributes_of(value).items()
     if not hasattr(value, "__dict__") and not isinstance(value, dict | list | tuple | deque | Set | np.ndarray):
         yield "value", repr(value)
 
@@ -150,13 +146,3 @@ def _is_code(value: Any) -> bool:
 
 def _is_of_library(function: FunctionType) -> bool:
     return str(function.__module__).partition(".")[0] in LIBRARIES
-
-
-def attributes(value: Any) -> dict[str, Any]:
-    """Return the attributes that an object holds: those that its classes declare in `__slots__`, and its `__dict__`."""
-    names = (vars(kind).get("__slots__", ()) for kind in type(value).__mro__)
-    declared = [name for each in names for name in ((each,) if isinstance(each, str) else each)]
-    return {
-        **{name: getattr(value, name) for name in declared if hasattr(value, name)},
-        **getattr(value, "__dict__", {}),
-    }

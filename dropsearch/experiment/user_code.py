@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class
+from dropsearch.core.contents import attributes_of
 from dropsearch.core.printable import comparable_values, is_secret_key
 from dropsearch.core.source_code import (
     Definition,
@@ -30,7 +31,6 @@ from dropsearch.core.source_code import (
 )
 from dropsearch.core.user_errors import LIBRARIES
 from dropsearch.datasets.data_digest import PLACES
-from dropsearch.datasets.kept_state import attributes
 
 MOST_PARTS = 20_000
 """Objects that are looked at."""
@@ -88,7 +88,7 @@ class _Code:
             return
         self._pending.append(kind)
         is_users = self._is_users(kind.__module__)
-        held = attributes(value).items()
+        held = attributes_of(value).items()
         self._pending += [part for name, part in held if is_users or name == "_modules" or name[:1] != "_"]
 
     def _is_users(self, module: str | None) -> bool:

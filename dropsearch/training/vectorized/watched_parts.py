@@ -14,7 +14,7 @@ from lightning import LightningDataModule
 from torch import nn
 from torch.utils.data import Dataset
 
-from dropsearch.core.contents import CONTAINERS, items_of
+from dropsearch.core.contents import CONTAINERS, attributes_of, items_of, slots_of
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.user_errors import LIBRARIES, place_of_attribute
 from dropsearch.training.vectorized.step_traits import Attribute, Path, metric_paths
@@ -79,7 +79,7 @@ def is_plain(kind: type) -> bool:
     if kind in (SimpleNamespace, argparse.Namespace):
         return True
     apart = (nn.Module, LightningDataModule, Dataset, Mapping, tuple, *CONTAINERS, Enum, type, BaseException)
-    has_attributes = bool(kind.__dictoffset__) or bool(_slots(kind))
+    has_attributes = bool(kind.__dictoffset__) or bool(slots_of(kind))
     return has_attributes and not issubclass(kind, apart) and kind.__module__.partition(".")[0] not in LIBRARIES
 
 
@@ -114,32 +114,16 @@ def unsupported(module: nn.Module, attribute: Attribute, message: str) -> Unsupp
     return UnsupportedError(f"{message.format(shown(*attribute))}{place_of(module, *attribute)}")
 
 
-@cache
-def _slots(kind: type) -> tuple[str, ...]:
-    return tuple(_slot(base, name) for base in kind.__mro__ for name in _declared(base) if not name.endswith("__"))
-
-
-def _declared(base: type) -> tuple[str, ...]:
-    declared = vars(base).get("__slots__", ())
-    return (declared,) if isinstance(declared, str) else tuple(declared)
-
-
-def _slot(base: type, name: str) -> str:
-    """Return the name that Python gives a declared attribute: a private one has that of its class before it."""
-    return f"_{base.__name__.lstrip('_')}{name}" if name.startswith("__") else name
-
-
 def attributes(part: Any) -> dict[str, Any]:
     """Return the attributes of a part by name, without those that PyTorch and Lightning set."""
-    held: dict[str, Any] = getattr(part, "__dict__", {})
     if isinstance(part, nn.Module):
-        return {name: held[name] for name in held if name not in _BOOKKEEPING}
-    return {**held, **{name: getattr(part, name) for name in _slots(type(part)) if hasattr(part, name)}}
+        return {name: value for name, value in vars(part).items() if name not in _BOOKKEEPING}
+    return attributes_of(part)
 
 
 def assign(part: Any, name: str, value: Any) -> None:
     """Set an attribute of a part as it is, without registering modules or buffers."""
-    if name in _slots(type(part)):
+    if name in slots_of(type(part)):
         object.__setattr__(part, name, value)
     else:
         vars(part)[name] = value
@@ -147,7 +131,7 @@ def assign(part: Any, name: str, value: Any) -> None:
 
 def remove(part: Any, name: str) -> None:
     """Remove an attribute of a part, if it has it."""
-    if name in _slots(type(part)):
+    if name in slots_of(type(part)):
         if hasattr(part, name):
             object.__delattr__(part, name)
     else:
