@@ -49,8 +49,8 @@ class SharedState:
         kinds = frozenset(type(part) for part in parts.values())
         bases = {base for kind in kinds for base in kind.__mro__ if _is_users(base.__module__)}
         read = step_names(kinds)
-        self._variables = [*_of_classes(bases, read), *_of_globals(kinds), *_of_functions(parts)]
-        self._variables += _of_objects([*_objects_of_classes(bases, read), *_objects_of_globals(kinds)], kinds)
+        of_all = [*_of_classes(bases, read), *_of_globals(kinds)]
+        self._variables = [*of_all, *_of_functions(parts), *_of_objects(of_all, kinds)]
         self._filled: set[int] = set()
         """Variables that were empty or False, and have a value."""
         _require_no_iterators(parts, read)
@@ -119,41 +119,32 @@ def _with_versions(value: Any) -> tuple[Any, Any, list[tuple[Tensor, int]]]:
 def _of_classes(kinds: Iterable[type], read: frozenset[str]) -> Iterator[_Variable]:
     for kind in sorted(kinds, key=lambda each: each.__qualname__):
         for name, value in vars(kind).items():
-            if name in read and not name.startswith("__") and isinstance(value, _DATA) and _is_small(value):
+            is_data = not name.startswith("__") and isinstance(value, _DATA) and _is_small(value)
+            if name in read and (is_data or is_plain(type(value))):
                 value_of = partial(vars(kind).get, name, _ABSENT)
                 yield _Variable(value_of, f"{kind.__name__}.{name}", partial(place_of_class, kind))
 
 
 def _of_globals(kinds: frozenset[type]) -> Iterator[_Variable]:
-    """Yield globals that steps use and that code may change: those that it sets, and containers."""
+    """Yield globals that steps use and that code may change: those that it sets, containers and plain objects."""
     found, stored = _globals(kinds)
     for (key, name), (held, code) in found.items():
-        if (key, name) in stored or (isinstance(held.get(name), CHANGEABLE) and _is_small(held[name])):
+        value = held.get(name)
+        is_changeable = is_plain(type(value)) or (isinstance(value, CHANGEABLE) and _is_small(value))
+        if (key, name) in stored or is_changeable:
             yield _Variable(partial(held.get, name, _ABSENT), f"the global {name}", partial(place_of_code, code))
 
 
-def _objects_of_classes(kinds: Iterable[type], read: frozenset[str]) -> Iterator[_Variable]:
-    for kind in sorted(kinds, key=lambda each: each.__qualname__):
-        for name, value in vars(kind).items():
-            if name in read and is_plain(type(value)):
-                yield _Variable(lambda held=value: held, f"{kind.__name__}.{name}", partial(place_of_class, kind))
-
-
-def _objects_of_globals(kinds: frozenset[type]) -> Iterator[_Variable]:
-    for (_, name), (held, code) in _globals(kinds)[0].items():
-        if is_plain(type(held.get(name))):
-            yield _Variable(partial(held.get, name), f"the global {name}", partial(place_of_code, code))
-
-
-def _of_objects(objects: list[_Variable], kinds: frozenset[type]) -> Iterator[_Variable]:
+def _of_objects(variables: list[_Variable], kinds: frozenset[type]) -> Iterator[_Variable]:
     """Yield the attributes that steps read of plain objects that classes and files hold.
 
     Those of other installed packages than the module's are left out, since most are their caches and registries.
     """
     packages = {_package(kind) for kind in kinds}
-    own = {kind for each in objects if _package(kind := type(each.value())) in packages or not _is_installed(kind)}
+    found = {kind for each in variables if is_plain(kind := type(each.value()))}
+    own = {kind for kind in found if _package(kind) in packages or not _is_installed(kind)}
     read = step_names(kinds | own)
-    for each in objects:
+    for each in variables:
         held = each.value()
         if type(held) not in own:
             continue
