@@ -14,7 +14,6 @@ from dropsearch.core.batches import cast
 from dropsearch.training.logged_steps import in_precision, runs_aside
 from dropsearch.training.protocols import is_in_memory, validates_by_row
 from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs
-from dropsearch.training.vectorized.differing import differing_attributes
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
 from dropsearch.training.vectorized.held_once import equal_in_all, use_frozen
 from dropsearch.training.vectorized.observation import FirstSteps, begin
@@ -31,7 +30,7 @@ from dropsearch.training.vectorized.step_traits import StepTraits
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_modes import disable_flatten_parameters
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
-from dropsearch.training.vectorized.watched_parts import unsupported
+from dropsearch.training.vectorized.watched_parts import differing_attributes, unsupported
 
 
 class EpochValues(NamedTuple):

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.training.vectorized import differing
+from dropsearch.training.vectorized import watched_parts
 from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 
 WORDS = ["".join(letters) for letters in zip("abcdefghijklmnopqrst", "tsrqponmlkjihgfedcba", strict=True)]
@@ -34,8 +34,8 @@ class Reading(nn.Module):
 
 
 def test_many_words_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(differing, "leaves", lambda value: pytest.fail("each word is looked at"))
-    assert differing.differing_attributes(Reading(), Reading()) == set()
+    monkeypatch.setattr(watched_parts, "leaves", lambda value: pytest.fail("each word is looked at"))
+    assert watched_parts.differing_attributes(Reading(), Reading()) == set()
 
 
 def test_sets_that_stay_are_unchanged() -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.vectorized import shared_state
-from dropsearch.training.vectorized.differing import differing_attributes
 from dropsearch.training.vectorized.engine import VectorizedEngine
+from dropsearch.training.vectorized.watched_parts import differing_attributes
 from tests.training.conftest import Queue
 from tests.training.vectorized.laws import Case, assert_alike, trials
 from tests.user_modules.data import Augmented, Digits
