@@ -128,42 +128,44 @@ class EffectRecorder:
         """The effects of the last step, in order."""
         self.tensors: list[Tensor] = []
         """The tensors used by these effects."""
+        self.changed: Mapping[Attribute, Any] = {}
+        """The attributes that the last step changed, with their values."""
 
     @contextmanager
-    def recording(self, *, keeps_attributes: bool = True) -> Iterator[None]:
+    def recording(self, *, notes_attributes: bool = True) -> Iterator[None]:
         """Record the effects of the step in this context; the module is restored when it exits.
 
-        With `keeps_attributes`, changes of attributes are recorded and undone.
+        With `notes_attributes`, changes of attributes are effects, and those that rows cannot have raise an error.
         """
         self.effects, self.tensors = [], []
         metrics = {path: self._module.get_submodule(path) for path in self._traits.metrics}
         self._paths = {id(metric): path for path, metric in metrics.items()}
         before = {path: dict(vars(metric)) for path, metric in metrics.items()}
         self._held = {path: dict(held) for path, held in before.items()}
-        watch, changed = AttributeWatch(self._module, self._parts) if keeps_attributes else None, None
-        shared = self._shared.snapshot()
-        states = python_states() if keeps_attributes and not self._traits.draws_in_python else None
+        watch, shared = AttributeWatch(self._module, self._parts), self._shared.snapshot()
+        states = python_states() if notes_attributes and not self._traits.draws_in_python else None
+        changed = None
         try:
             for path, metric in metrics.items():
                 vars(metric).update({name: self._recorder(path, name) for name in _METHODS})
             with logging_to(self._module, self._log, self._log_dict):
                 yield
             self._shared.require_same(shared)
-            if watch is not None:
+            self.changed = changed = watch.changed()
+            if notes_attributes:
                 self._require_own_objects()
-                changed = watch.changed()
                 self._note_attributes(watch, changed)
             if states is not None and python_states() != states:
                 raise UnsupportedError("a step draws from `random` or `numpy.random`, as the first steps did not")
         except (RowsDifferError, NotLoadedError):
-            self._require_not_filled(watch)
+            if notes_attributes:
+                self._require_not_filled(watch)
             raise
         finally:
             for path, metric in metrics.items():
                 vars(metric).clear()
                 vars(metric).update(before[path])
-            if watch is not None:
-                watch.put_back(changed)
+            watch.put_back(changed)
 
     def note_result(self, result: Any) -> None:
         """Record the result of the step."""
@@ -220,9 +222,9 @@ class EffectRecorder:
                     message = "a step keeps a tensor in {}, an object that the constructor does not create"
                     raise unsupported(self._module, (path, name), message)
 
-    def _require_not_filled(self, watch: AttributeWatch | None) -> None:
+    def _require_not_filled(self, watch: AttributeWatch) -> None:
         """Raise `UnsupportedError` if a step that is taken again has changed a tensor that is not each row's own."""
-        for attribute in watch.filled() if watch is not None else ():
+        for attribute in watch.filled():
             if attribute not in self._traits.carried:
                 message = "a step changes {} in place and is taken again, as the first steps did not"
                 raise unsupported(self._module, attribute, message)

@@ -21,7 +21,6 @@ from dropsearch.dropout.tools.snapshot import buffers_kept
 from dropsearch.training.adapters.layers import build_in_hooks
 from dropsearch.training.logged_steps import call_step, captured_logs, in_precision, on_device_of, set_to_train
 from dropsearch.training.protocols import DataSource
-from dropsearch.training.vectorized.attribute_watch import AttributeWatch
 from dropsearch.training.vectorized.effects import EffectRecorder, value_of
 from dropsearch.training.vectorized.held_once import noting_changed_buffers
 from dropsearch.training.vectorized.reads import NotedReads, RowReads, metric_functions
@@ -94,15 +93,13 @@ def _collected(errors: list[Exception] | None) -> Iterator[None]:
 
 
 def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
-    index, watch, states = ObservedInt(0), AttributeWatch(module), python_states()
-    recorder = EffectRecorder(module, traits)
-    noting = recorder.recording(keeps_attributes=False)
+    index, states, recorder = ObservedInt(0), python_states(), EffectRecorder(module, traits)
+    noting = recorder.recording(notes_attributes=False)
     versions = [version_of(tensor) for tensor in tensors(batch)]
     with noting, report_compiling(), showing(metric_functions()), NotedReads() as reads:
         result = value_of(call_step(getattr(module, step), batch, index))
     traits.fills_batch |= versions != [version_of(tensor) for tensor in tensors(batch)]
-    traits.attributes |= set(watch.changed())
-    watch.put_back()
+    traits.attributes |= set(recorder.changed)
     traits.draws_in_python |= python_states() != states
     if step == "training_step" and not isinstance(result, torch.Tensor) and "loss" not in (result or {}):
         raise UnsupportedError(f"training_step does not return a loss{place_of_method(module, step)}")
@@ -123,15 +120,13 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
 
 def logged_numbers(module: Any, batch: Any, traits: StepTraits) -> dict[str, float]:
     """Return the Python numbers that a training step logs, by name; the module is restored."""
-    watch, recorder = AttributeWatch(module), EffectRecorder(module, traits)
-    step = recorder.recording(keeps_attributes=False)
+    recorder = EffectRecorder(module, traits)
+    step = recorder.recording(notes_attributes=False)
     try:
         with seeded(0), buffers_kept([*module.modules()]), step, report_compiling():
             call_step(module.training_step, batch, 0)
     except Exception:  # the row fails when it trains
         return {}
-    finally:
-        watch.put_back()
     return {effect.name: effect.args[0] for effect in recorder.effects if effect.is_number}
 
 
@@ -141,13 +136,13 @@ FILLS_SHARED = "extra_args"
 
 def _reads_of_rows(module: Any, step: str, batch: Any, traits: StepTraits) -> bool:
     """Return whether a step reads values that differ between rows, by running two rows under `vmap`."""
-    reads, form, watch = RowReads(follows=True), BatchForm(batch), AttributeWatch(module)
+    reads, form = RowReads(follows=True), BatchForm(batch)
     state = {f"module.{name}": torch.stack([value, value]) for name, value in module.state_dict().items()}
     examples = [torch.stack([tensor, tensor]) for tensor in examples_of(batch)]
 
     def run(state: Any, *examples: Tensor) -> Tensor:
         given = form.build(examples) if step == "training_step" else batch  # validation batches are shared
-        with EffectRecorder(module, traits).recording(keeps_attributes=False), quiet_loops(), VmapRNN(), reads:
+        with EffectRecorder(module, traits).recording(notes_attributes=False), quiet_loops(), VmapRNN(), reads:
             functional_call(StepCall(module, step), state, (given, 0))
         return torch.zeros(())
 
@@ -156,8 +151,6 @@ def _reads_of_rows(module: Any, step: str, batch: Any, traits: StepTraits) -> bo
     except Exception as error:  # the step needs a real row, so assume that it reads values
         traits.fills_batch |= step == "validation_step" and FILLS_SHARED in str(error)
         return True
-    finally:
-        watch.put_back()
     return reads.used
 
 
