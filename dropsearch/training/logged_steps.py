@@ -153,21 +153,16 @@ def evaluate(
 
     Means are over examples. The mode of the module is restored. Steps run in `context`, for example autocast.
     """
-    modes = Modes(module)
-    module.eval()
     totals: dict[str, torch.Tensor] = {}
     count = 0
-    try:
-        with torch.no_grad(), captured_logs(module) as logged:
-            for index, batch in enumerate(batches):
-                size = batch_size(batch)
-                with context():
-                    call_step(getattr(module, step), on_device_of(module, batch), index)
-                for name, value in logged.items():
-                    totals[name] = totals.get(name, 0.0) + torch.as_tensor(value, dtype=torch.float64) * size
-                count += size
-    finally:
-        modes.put_back()
+    with in_eval_mode(module), torch.no_grad(), captured_logs(module) as logged:
+        for index, batch in enumerate(batches):
+            size = batch_size(batch)
+            with context():
+                call_step(getattr(module, step), on_device_of(module, batch), index)
+            for name, value in logged.items():
+                totals[name] = totals.get(name, 0.0) + torch.as_tensor(value, dtype=torch.float64) * size
+            count += size
     return {name: float(total) / count for name, total in totals.items()}
 
 
@@ -206,3 +201,14 @@ class Modes:
         """Restore the mode of each submodule."""
         for part, training in self._modes:
             part.training = training
+
+
+@contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Set evaluation mode; restore the mode of each submodule when the context exits."""
+    modes = Modes(module)
+    module.eval()
+    try:
+        yield
+    finally:
+        modes.put_back()

@@ -21,6 +21,7 @@ from dropsearch._compat.torchmetrics import is_metric_or_collection, without_sta
 from dropsearch.core.batches import tensors
 from dropsearch.core.contents import tensors_kept
 from dropsearch.training.controlled_trial import hooks_of
+from dropsearch.training.logged_steps import in_eval_mode
 
 _HOOKS = {f"on_validation_{each}" for each in ("start", "epoch_start", "batch_start", "model_eval")}
 """Hooks that run before a validation step."""
@@ -49,7 +50,8 @@ class ValidationAside:
                 warnings.simplefilter("ignore")  # said of the validation itself, where it matters
                 if self._validate is None:
                     self._validate = validation_beside(package_of(module), trainer, self._batches)
-                return self._validate(twin)
+                with in_eval_mode(module):  # functions that it holds may read its mode in the place of the copy's
+                    return self._validate(twin)
         except Exception:  # user code, run where it was not meant to: there is no such curve then
             return {}
 
