@@ -100,14 +100,8 @@ class Effect:
     @property
     def is_last_or_mean(self) -> bool:
         """Whether it logs a number whose epoch value is the last value or the mean over examples."""
-        return self._logs({*_WITHOUT_EFFECT, "on_step", "on_epoch", "batch_size"}) and (
-            isinstance(self.args[0], TensorIndex) or self.is_number
-        )
-
-    @property
-    def is_number(self) -> bool:
-        """Whether it logs a Python number, which is constant in the trial or the step."""
-        return self.kind == "log" and isinstance(self.args[0], bool | int | float)
+        options = {*_WITHOUT_EFFECT, "on_step", "on_epoch", "batch_size"}
+        return self._logs(options) and isinstance(self.args[0], TensorIndex | bool | int | float)
 
     def _logs(self, options: Set[str]) -> bool:
         differs = any(isinstance(value, TensorIndex) for value in self.kwargs.values())  # a tensor as batch size

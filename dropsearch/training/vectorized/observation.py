@@ -17,7 +17,6 @@ from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import python_states, seeded
 from dropsearch.core.user_errors import place_of_method
 from dropsearch.dropout.row_control import Shapes, mask_shapes
-from dropsearch.dropout.tools.snapshot import buffers_kept
 from dropsearch.training.adapters.layers import build_in_hooks
 from dropsearch.training.logged_steps import call_step, captured_logs, in_precision, on_device_of, set_to_train
 from dropsearch.training.protocols import DataSource
@@ -29,7 +28,6 @@ from dropsearch.training.vectorized.row_stacks import RowStack, stacks
 from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer, rates_of
 from dropsearch.training.vectorized.step_call import StepCall, report_compiling
 from dropsearch.training.vectorized.step_traits import StepTraits, static_traits
-from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_modes import VmapRNN
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
@@ -111,23 +109,8 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
         traits.logged = names
         traits.logs_beyond_means |= any(not effect.is_mean for effect in recorder.effects)
     else:
-        # Numbers from tensors are not constants of a trial.
-        numbers = [effect.name for effect in recorder.effects if effect.is_number]
-        traits.numbers = () if traits.asks_rows else tuple(numbers)
         is_repeated = len(names) > len(set(names))
         traits.logs_beyond_means |= is_repeated or any(not each.is_last_or_mean for each in recorder.effects)
-
-
-def logged_numbers(module: Any, batch: Any, traits: StepTraits) -> dict[str, float]:
-    """Return the Python numbers that a training step logs, by name; the module is restored."""
-    recorder = EffectRecorder(module, traits)
-    step = recorder.recording(notes_attributes=False)
-    try:
-        with seeded(0), buffers_kept([*module.modules()]), step, report_compiling():
-            call_step(module.training_step, batch, 0)
-    except Exception:  # the row fails when it trains
-        return {}
-    return {effect.name: effect.args[0] for effect in recorder.effects if effect.is_number}
 
 
 FILLS_SHARED = "extra_args"
@@ -191,9 +174,6 @@ class FirstSteps:
         self._sites = tuple(sites)
         self._shapes: dict[tuple[object, ...], Shapes] = {}
         self._changing: set[str] = set()
-        self._batch: Any = None
-        self._numbers: dict[str, float] = {}
-        """Numbers logged by the training steps of the first row."""
 
     def follow(self, loaders: Iterable[Any], device: torch.device) -> set[str]:
         """Run a step on the first batch that a loader yields; return the buffers that steps change."""
@@ -204,7 +184,6 @@ class FirstSteps:
             except Exception:  # the row fails when it trains
                 continue
             (stack,) = stacks({0: batch}, device)
-            self._batch = cast(stack.of(0), self.dtype)
             self.mask_shapes(stack)
             metrics = tuple(f"{path}." for path in self.runner.traits.metrics)
             return self._changing | {name for name in buffers if name.startswith(metrics)}
@@ -225,12 +204,3 @@ class FirstSteps:
         self._shapes[stack.shape] = shapes
         self._changing |= changing
         return shapes
-
-    def note_numbers(self, trial_row: TrialRow) -> None:
-        """Record the numbers in which a row's training steps differ from other rows, such as a logged `lr`."""
-        traits = self.runner.traits
-        if not traits.numbers or self._batch is None:
-            return
-        found = logged_numbers(trial_row.module, self._batch, traits)
-        self._numbers = self._numbers or found
-        trial_row.numbers = {name: value for name, value in found.items() if value != self._numbers.get(name)}

@@ -100,7 +100,7 @@ class RowModules:
                 assert trial_row.log is not None
                 trial_row.log.batch_size, trial_row.log.hook = size, ""
                 with trial_row.raising_alone():
-                    self._results[row] = effects(trial_row.module, trial_row.log_of_step)
+                    self._results[row] = effects(trial_row.module, trial_row.log.log)
 
     @property
     def may_change_gradients(self) -> bool:

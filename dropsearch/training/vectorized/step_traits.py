@@ -57,8 +57,6 @@ class StepTraits:
     logs_beyond_means: bool = False
     """Whether a validation step logs anything except means of tensors over examples, or a training step anything except
     means and last values."""
-    numbers: tuple[str, ...] = ()
-    """Names of Python numbers logged by a training step: constants of a trial, which may differ between rows."""
     reads_values: bool = False
     """Whether a step converts a tensor to a number or a boolean."""
     functions: tuple[FunctionType, ...] = ()

@@ -79,8 +79,6 @@ class TrialRow:
     """Parameter groups of its optimizer, whose options schedules change."""
     lr_used: tuple[float, float] | None = None
     """Smallest and largest learning rate of the first group over all steps."""
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    """Logged numbers of its training steps that differ from those of other rows, by name."""
 
     @cached_property
     def parts(self) -> Mapping[Path, Any]:
@@ -118,16 +116,6 @@ class TrialRow:
             lr = float(self.groups[0]["lr"])
             low, high = self.lr_used or (lr, lr)
             self.lr_used = min(low, lr), max(high, lr)
-
-    def log_of_step(self, name: str, value: Any, *args: Any, **options: Any) -> None:
-        """Log values of a training step, with the row's own numbers."""
-        assert self.log is not None
-        self.log.log(name, self.numbers.get(name, value), *args, **options)
-
-    def with_numbers(self, logged: Mapping[str, float]) -> dict[str, float]:
-        """Return logged means and last values, with the row's own numbers."""
-        own = {f"{name}{end}": value for name, value in self.numbers.items() for end in ("", "_step", "_epoch")}
-        return {name: own.get(name, value) for name, value in logged.items()}
 
     def is_due(self, index: int, accumulation: int) -> bool:
         """Return whether its optimizer steps after this batch of the epoch, counted from 0."""

@@ -173,7 +173,6 @@ class TrialStack:
         trial_row.module.to(self.rows.flat.device)  # sets `module.device`
         optimizer, trial_row.schedules = configure_optimizer(trial_row.module)
         trial_row.groups = optimizer.param_groups
-        self._first_steps.note_numbers(trial_row)
         self.step.fill(row, trial_row, optimizer)
         if self.row_modules is not None:
             self.row_modules.start(trial_row, optimizer)
@@ -217,8 +216,10 @@ class TrialStack:
         # Such a step logs its loss, which has its own field.
         logged = [{} for _ in self.trial_rows] if runs_aside(self.runner.skeleton) else self.step.logs.values()
         replaced = self.step.logs.of_steps & {name for values in val.values() for name in values}
-        logged = [{name: each for name, each in values.items() if name not in replaced} for values in logged]
-        trained = {row: self.trial_rows[row].with_numbers(values) for row, values in enumerate(logged)}
+        trained = {
+            row: {name: each for name, each in values.items() if name not in replaced}
+            for row, values in enumerate(logged)
+        }
         return EpochValues(val, part, trained)
 
     def _evaluated_with_hooks(self, row_modules: RowModules) -> EpochValues:
