@@ -1,7 +1,7 @@
 """Dispatch of plain Python functions to function modes, which otherwise see only PyTorch functions.
 
-The function's code object is replaced, so that calls are dispatched from every module that imported it. Outside of a
-mode, calls run unchanged.
+The function's code object is replaced, so that calls are dispatched from every module that imported it. A mode gets
+them if it has a method `python_call`, which is an `Answer`. Outside of a mode, calls run unchanged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch.overrides import _get_current_function_mode_stack
@@ -18,15 +18,6 @@ from torch.overrides import _get_current_function_mode_stack
 Call = Callable[..., Any]
 Answer = Callable[[FunctionType, Call, tuple[Any, ...], dict[str, Any]], Any]
 """Returns the result of a call of a shown function, given the function, a callable that runs it, and the arguments."""
-
-
-@runtime_checkable
-class SeesPythonCalls(Protocol):
-    """A mode that receives each call of a shown function."""
-
-    def python_call(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the result of a call; `run(*args, **kwargs)` runs the original function."""
-        ...
 
 
 class _Shown:
@@ -50,8 +41,8 @@ class _Shown:
         for answer in self.answers:
             run = _answered(answer, self.function, run)
         for mode in _get_current_function_mode_stack():
-            if isinstance(mode, SeesPythonCalls):
-                run = _answered(mode.python_call, self.function, run)
+            if (answer := getattr(mode, "python_call", None)) is not None:
+                run = _answered(answer, self.function, run)
         return run(*args, **kwargs)
 
 
