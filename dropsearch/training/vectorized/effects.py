@@ -182,7 +182,7 @@ class EffectRecorder:
         for name, value in vars(metric).items():
             if name not in _METHODS and value is not self._held[path].get(name, self):
                 self._held[path][name] = value
-                self._add("attribute", path, name, (value,), {})
+                self._add("attribute", (path,), name, (value,), {})
 
     def _log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
         reduction_of(name, options)  # where the user's line is known
