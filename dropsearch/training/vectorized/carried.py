@@ -195,11 +195,6 @@ class _Guarded:
     attribute: Attribute
     is_armed = False
 
-    def __copy__(self) -> Any:
-        if self.is_armed:
-            raise NotLoadedError(self.attribute)
-        return next(kind for kind in OUTPUTS if isinstance(self, kind))(self)  # type: ignore[call-overload]
-
 
 def _guarded(kind: type, name: str) -> Callable[..., Any]:
     original = getattr(kind, name)
@@ -222,7 +217,7 @@ def _read_beside(self: Any, *_: Any) -> Any:
 _APPENDING = {"append", "extend", "__iadd__"}
 _READING = {
     "__contains__", "__delitem__", "__eq__", "__getitem__", "__iter__", "__len__", "__reversed__", "__setitem__",
-    "__add__", "__mul__", "__rmul__", "__imul__", "__lt__", "__le__", "__gt__", "__ge__", "__repr__",
+    "__add__", "__mul__", "__rmul__", "__imul__", "__lt__", "__le__", "__gt__", "__ge__", "__repr__", "__copy__",
 }  # fmt: skip
 _BESIDE = {"__hash__": None, "__radd__": _read_beside, "__array__": _read_beside}
 

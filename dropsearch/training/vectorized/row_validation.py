@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from dropsearch._compat.torchmetrics import is_metric
 from dropsearch.core.contents import tensors_kept
 from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
-from dropsearch.training.logged_steps import Modes
+from dropsearch.training.logged_steps import in_eval_mode
 from dropsearch.training.vectorized.row_evaluation import EvaluationNoise, EvaluationSet
 from dropsearch.training.vectorized.row_hooks import RowHooks, view_of
 from dropsearch.training.vectorized.row_stacks import RowStack
@@ -116,19 +116,14 @@ class RowValidation:
 
     @contextmanager
     def _validating(self, trial_rows: Any) -> Iterator[None]:
-        trial_rows = list(trial_rows)
-        modes = [Modes(trial_row.module) for trial_row in trial_rows] if self._hooks.names else []
-        for trial_row in trial_rows:
-            view_of(trial_row).now(training=False, validating=True)
-            if modes:
-                trial_row.module.eval()
-        try:
-            yield
-        finally:
-            for mode in modes:
-                mode.put_back()
+        with ExitStack() as stack:
             for trial_row in trial_rows:
-                view_of(trial_row).now(training=True, validating=False, _log=None)
+                view = view_of(trial_row)
+                view.now(training=False, validating=True)
+                stack.callback(view.now, training=True, validating=False, _log=None)
+                if self._hooks.names:
+                    stack.enter_context(in_eval_mode(trial_row.module))
+            yield
 
     def _twin(self, trial_row: TrialRow) -> TrialRow:
         """Return a row whose module shares the weights, with separate metric objects and containers."""
