@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from dropsearch._compat.lightning_signals import KeepSigtermHandler
+from dropsearch._compat.lightning_trainer import KeepSigtermHandler
 from dropsearch._compat.torch_modules import named_parts
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.global_state import process_state_kept, reseed, reseeding_follows, seeded

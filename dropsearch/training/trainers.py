@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from dropsearch._compat import lightning, lightning_silent
-from dropsearch._compat.lightning_signals import other_handlers_kept
+from dropsearch._compat import lightning, lightning_trainer
 from dropsearch.core.errors import InputError
 from dropsearch.training.protocols import TrainerSettings
 
@@ -48,7 +47,7 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
     plugins = as_list(user_arguments.pop("plugins", None))
     if not any(map(lightning.is_cluster, plugins)):
         plugins.append(lightning.one_process(lightning.package_of(module)))
-    callbacks = [*map(lightning_silent.without_idle_hooks, callbacks), *as_list(user_arguments.pop("callbacks", None))]
+    callbacks = [*map(lightning_trainer.without_idle_hooks, callbacks), *as_list(user_arguments.pop("callbacks", None))]
     defaults, callbacks = _with_silent(lightning.package_of(module), user_arguments, callbacks, defaults)
     arguments = {
         "accelerator": settings.accelerator,
@@ -73,12 +72,12 @@ def _with_silent(
     """Add a silent logger, progress bar and checkpoint callback if the user gave none, for modules that access them."""
     if given.get("barebones"):
         return defaults, callbacks
-    added, more = [], {"logger": lightning_silent.silent_logger(package)}
+    added, more = [], {"logger": lightning_trainer.silent_logger(package)}
     if "enable_progress_bar" not in given and not any(is_kind(each, "ProgressBar") for each in callbacks):
-        added.append(lightning_silent.silent_progress_bar(package))
+        added.append(lightning_trainer.silent_progress_bar(package))
         more["enable_progress_bar"] = True
     if "enable_checkpointing" not in given and not any(is_kind(each, "Checkpoint") for each in callbacks):
-        added.append(lightning_silent.silent_checkpoint(package))
+        added.append(lightning_trainer.silent_checkpoint(package))
         more["enable_checkpointing"] = True
     return {**more, **defaults}, [*callbacks, *added]
 
@@ -131,7 +130,7 @@ def as_list(given: Any) -> list[Any]:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Suppress Lightning's messages for interactive users (devices, tips), and keep signal handlers."""
-    with lightning.quiet_loggers(logging.WARNING), warnings.catch_warnings(), other_handlers_kept():
+    with lightning.quiet_loggers(logging.WARNING), warnings.catch_warnings(), lightning_trainer.other_handlers_kept():
         # Built-in loaders slice tensors in memory; worker processes, which these warnings recommend, would
         # slow them down. The second comes with any training set of few batches.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")

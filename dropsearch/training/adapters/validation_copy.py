@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class, package_of
-from dropsearch._compat.lightning_silent import validation_beside
+from dropsearch._compat.lightning_trainer import validation_beside
 from dropsearch._compat.torch_modules import named_parts, parameters_of
 from dropsearch._compat.torchmetrics import is_metric_or_collection, without_states
 from dropsearch.core.batches import tensors
