@@ -306,6 +306,15 @@ class Rotating(LitNet):
         return F.cross_entropy(self(turned.reshape(x.shape)), y)
 
 
+class CachingBuffer(LitNet):
+    """Keeps a table in a buffer that its first step adds (the positions of x-transformers)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "table"):
+            self.register_buffer("table", torch.linspace(0, 0.1, 10, dtype=x.dtype), persistent=False)
+        return super().forward(x) + self.table
+
+
 class BuiltInHooks(LitNet):
     """Its layers are built in `setup`, by what the data module knows, and in `configure_model`."""
 
@@ -535,4 +544,5 @@ EACH = (
     MetricLoss, PreparedLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, BranchingLater,
     PartlyEvaluating, GradientReversal, KeptAttention, Packed, Selecting, Queued,
     Codebook, Penalized, Renormalized, InArrays, Carrying, Scheduling, Filling, Sampling, Rotating, BuiltInHooks,
+    CachingBuffer,
 )  # fmt: skip
