@@ -64,8 +64,11 @@ class UserParts:
     def _test_loader(self) -> Any:
         if not defines(self.module, "test_dataloader"):
             return None
-        self._set_up("test")
-        loader = _bare(self.call("test_dataloader"))
+        try:
+            self._set_up("test")
+            loader = _bare(self.call("test_dataloader"))
+        except InputError as error:  # some data modules have one for those who give them a test set
+            raise InputError(f"{error}; without a test set, give its training and validation loaders alone") from error
         if loader is not None and _is_empty(loader):
             raise InputError(
                 f"data={self.name} must return batches from test_dataloader, got no batches: return batches, or leave "

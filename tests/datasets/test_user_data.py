@@ -201,6 +201,7 @@ def _drawn(source: UserData, seed: int) -> list[torch.Tensor]:
     [
         (data.WithoutTraining(), "must return batches from train_dataloader, got none"),
         (data.Failing(), "failed in setup: FileNotFoundError: no file digits.bin"),
+        (data.Testless(), "; without a test set, give its training and validation loaders alone"),
     ],
 )
 def test_what_gives_no_batches_is_refused(module: object, message: str):

@@ -326,6 +326,13 @@ class WithoutTraining(LightningDataModule):
         return DataLoader(TensorDataset(torch.zeros(4, 64)), 2)
 
 
+class Testless(Digits):
+    """Was given no test set, and says so."""
+
+    def test_dataloader(self) -> Any:
+        raise ValueError("no test set provided")
+
+
 class Failing(Digits):
     """Whose files are not there."""
 
