@@ -48,14 +48,18 @@ def of_rows(tensor: Tensor) -> Tensor | None:
     return get_unwrapped(tensor).movedim(maybe_get_bdim(tensor), 0) if is_batchedtensor(tensor) else None
 
 
-_apart: list[tuple[int, object]] = []
-"""The row that a function is called for by itself, and what is the same for the calls of all rows; innermost last."""
+_apart: list[int] = []
+"""The row that a function is called for by itself, innermost last."""
+_told: list[Callable[[int], None]] = []
+"""What is told each such row."""
 
 
 @contextmanager
-def apart(row: int, calls: object) -> Iterator[None]:
-    """Leave the innermost `vmap` level to call a function for one row; `calls` is the same object for all rows."""
-    _apart.append((row, calls))
+def apart(row: int) -> Iterator[None]:
+    """Leave the innermost `vmap` level to call a function for one row."""
+    for tell in _told:
+        tell(row)
+    _apart.append(row)
     try:
         with outside():
             yield
@@ -63,15 +67,20 @@ def apart(row: int, calls: object) -> Iterator[None]:
         _apart.pop()
 
 
-def row_apart() -> tuple[int, object] | None:
-    """Return the row that a function is called for by itself, and the object for all rows; None if there is none."""
-    return _apart[-1] if _apart else None
+@contextmanager
+def told_apart(tell: Callable[[int], None]) -> Iterator[None]:
+    """Call `tell` with each row that a function is called for by itself within the context."""
+    _told.append(tell)
+    try:
+        yield
+    finally:
+        _told.remove(tell)
 
 
 def own_part(value: Any) -> Any:
     """Return the values of the row that a function is called for by itself; other values, and all else, unchanged."""
     values = of_rows(value) if _apart and isinstance(value, Tensor) else None
-    return value if values is None else values[_apart[-1][0]]
+    return value if values is None else values[_apart[-1]]
 
 
 def needs_gradient(tensor: Tensor) -> bool:
@@ -187,7 +196,7 @@ def in_rows(values: Tensor, level: int) -> Tensor:
 def of_current_rows(values: Tensor) -> Tensor:
     """Return stacked values `[rows, ...]` as a batched tensor of the innermost `vmap`."""
     if _apart:
-        return values[_apart[-1][0]]
+        return values[_apart[-1]]
     interpreter = peek_interpreter_stack()
     assert interpreter is not None
     return in_rows(values, interpreter.level())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dropsearch._compat.row_values import of_current_rows, outside, own_part, row_apart
+from dropsearch._compat.row_values import of_current_rows, outside, own_part, told_apart
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import reseed_python
 from dropsearch.core.seeds import derived_seed
@@ -160,21 +161,20 @@ class RowDropoutControl(DropoutControl):
 
     def __init__(self, model: nn.Module) -> None:
         self._noise, self.draws_in_python = _RowNoise(), False
-        self._apart: tuple[int, object] = (0, None)
-        """The last row that a function was called for by itself, and what tells its calls from others."""
         super().__init__(model, {}, self._noise.bits)
         self.keys_draws = self.sees_factories = True
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        now = row_apart()
-        if now is not None and now != self._apart:  # all rows make the same calls, one after the other
-            if now[1] is not self._apart[1]:
-                self._counts = self.location.counts()
-            self.location.count_from(self._counts)
-            self._apart = now
-        return super().__torch_function__(func, types, args, kwargs)
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Follow operations with their own dropout code, and functions that are called for each row."""
+        with super().watching(), told_apart(self._begin_row):
+            yield
+
+    def _begin_row(self, row: int) -> None:
+        """Let all rows make the same calls, which are counted once."""
+        if row == 0:
+            self._counts = self.location.counts()
+        self.location.count_from(self._counts)
 
     def _rate(self, site: str, written: float) -> Rate:
         rate = super()._rate(site, written)

@@ -29,11 +29,11 @@ def each_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
     rows = next((len(values) for values in map(of_rows, tensors([args, kwargs])) if values is not None), None)
     if rows is None:
         return None
-    found, calls = [], object()
+    found = []
     for row in range(rows):
         own = lambda tensor, row=row: tensor if (values := of_rows(tensor)) is None else values[row]  # noqa: E731
         own_args, own_kwargs = mapped((args, dict(kwargs)), own)
-        with apart(row, calls):
+        with apart(row):
             found.append(function(*own_args, **own_kwargs))
     return found
 
