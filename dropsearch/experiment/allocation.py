@@ -10,6 +10,7 @@ from itertools import pairwise
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.paces import TEST_SHARE
 from dropsearch.report.progress.view import duration
+from dropsearch.report.text.phrases import counted
 from dropsearch.stats.comparisons import detectable
 
 ROUNDS = (0.4, 0.75, 1.0)
@@ -166,7 +167,7 @@ def in_words(given: Allocation, contrasts: int, spread: float | None = None, uni
     Args:
         spread: The standard deviation of paired differences; None if not known yet.
     """
-    bought = f"{given.n_trials} trials an arm, the best {given.top_k} on {given.seeds} seeds"
+    bought = f"{counted(given.n_trials, 'trial')} an arm, the best {given.top_k} on {counted(given.seeds, 'seed')}"
     least = detectable(given.seeds, contrasts)
     if math.isinf(least):
         return f"{bought}; so few seeds detect no difference"

@@ -22,6 +22,7 @@ from dropsearch.experiment.params import describe_ranges, programs
 from dropsearch.experiment.run_progress import planned_stages
 from dropsearch.report.progress import Forecast, in_all
 from dropsearch.report.tables.table import WIDTH
+from dropsearch.report.text.phrases import counted
 from dropsearch.training.planning.compatibility import remedy
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine, describe_engine
@@ -83,7 +84,7 @@ def _durations(context: ExperimentContext, plan: Plan, engine: Engine) -> Iterat
     if pace := paces.get("search"):
         epochs = context.config.trainer.max_epochs
         hourly = 3600 / (epochs * pace.of(epochs))
-        yield f"expected    about {hourly:,.0f} trials of {epochs} epochs an hour"
+        yield f"expected    about {hourly:,.0f} trials of {counted(epochs, 'epoch')} an hour"
     yield f"duration    {in_all(Forecast(stages).by_stage()) or 'unknown: nothing could be measured'}"
 
 

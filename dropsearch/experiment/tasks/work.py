@@ -22,6 +22,7 @@ from dropsearch.experiment.layout import with_layout
 from dropsearch.experiment.phases import phases
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.studies import arm_studies, check_existing, shares_folder
+from dropsearch.report.text.phrases import counted
 from dropsearch.study.storage import open_storage
 from dropsearch.training.feeds import ForwardingFeed
 from dropsearch.training.protocols import Feed
@@ -97,7 +98,7 @@ def _is_retrained(arm_runner: ArmRunner) -> bool:
 
 def _status(arm_runner: ArmRunner) -> str:
     done = sum(len(store.results()) for arm in arm_runner.studies for store in arm.stores)
-    return f"study {arm_runner.context.config.study.name} has {done} trials"
+    return f"study {arm_runner.context.config.study.name} has {counted(done, 'trial')}"
 
 
 class WorkerLines:
@@ -124,8 +125,8 @@ class WorkerLines:
         self._printed = self._clock()
         minutes = (self._printed - self._began) / 60
         speed = f", {self._ended / minutes:.1f} a minute" if self._ended and minutes > 0 else ""
-        line = f"worker {this_process().rpartition(':')[0]} {what}; {self._ended} trials{speed}; {self._status()}"
-        print(line, file=self._stream, flush=True)
+        worker, ended = this_process().rpartition(":")[0], counted(self._ended, "trial")
+        print(f"worker {worker} {what}; {ended}{speed}; {self._status()}", file=self._stream, flush=True)
 
 
 class CountedFeed(ForwardingFeed):

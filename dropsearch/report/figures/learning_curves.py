@@ -14,6 +14,7 @@ from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, Line, arm_style
 from dropsearch.report.measured_values import FEWEST_FOR_INTERVAL, curve_band
 from dropsearch.report.numbers import loss, with_unit
+from dropsearch.report.text.phrases import counted
 
 LOWEST = 1 / 40
 """Train losses below this share of the lowest validation loss are outside of the axis."""
@@ -136,5 +137,5 @@ def _caption(summary: Summary) -> str:
         text = f"{_bands(seeds)} {text}"
     if any(not arm.winner for arm in summary.arms.values()):
         text += " An arm that was not confirmed shows the best trial of its search."
-    diverged = sum(math.isinf(loss) for arm in summary.arms.values() if arm.winner for loss in arm.winner.val_loss)
-    return f"{text} {diverged} retrainings that never had a finite loss are left out." if diverged else text
+    diverged = sum(math.isinf(value) for arm in summary.arms.values() if arm.winner for value in arm.winner.val_loss)
+    return f"{text} Left out: {counted(diverged, 'retraining')} without a finite loss." if diverged else text

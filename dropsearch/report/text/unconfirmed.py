@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dropsearch.core.records import Summary, TrialResult
 from dropsearch.report import findings
 from dropsearch.report.numbers import loss, shorten
-from dropsearch.report.text.phrases import monitored
+from dropsearch.report.text.phrases import counted, monitored
 
 
 def unconfirmed(summary: Summary) -> tuple[str, str]:
@@ -42,12 +42,12 @@ def _against(failed: Sequence[TrialResult]) -> str:
 
 def nothing(summary: Summary) -> tuple[str, str]:
     """Return that no trial was completed, and why."""
-    trials = sum(len(arm.trials) for arm in summary.arms.values())
+    trials = counted(sum(len(arm.trials) for arm in summary.arms.values()), "trial")
     first = "No trial was completed, so nothing can be said about dropout or BatchNorm."
     reasons = sum((findings.reasons(arm) for arm in summary.arms.values()), Counter[str]())
     if not reasons:
-        pruned = f"Of {trials} trials none failed and all were pruned: set pruner=none, or more trainer.max_epochs."
-        return first, pruned if trials else "None had ended yet."
+        pruned = f"Of {trials} none failed and all were pruned: set pruner=none, or more trainer.max_epochs."
+        return first, pruned if any(arm.trials for arm in summary.arms.values()) else "None had ended yet."
     reason, _ = reasons.most_common(1)[0]
     why = shorten(" ".join(reason.split()).rstrip("."), 200)
-    return first, f"Of {trials} trials {reasons.total()} failed, most often with: {why}."
+    return first, f"Of {trials} {reasons.total()} failed, most often with: {why}."

@@ -384,6 +384,10 @@ def test_a_run_all_of_whose_trials_failed_says_why(make):
     )
 
 
+def test_one_trial_is_no_trials(make):
+    assert "Of 1 trial 1 failed" in verdict(make.summary({"none": make.failed("none", trials=1)}))
+
+
 def test_a_reason_of_many_lines_stays_on_one(make):
     text = verdict(make.summary({"none": make.failed("none", reason="first\n  second." + "x" * 500)}))
     assert "first second" in text
