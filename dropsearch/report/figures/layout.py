@@ -31,6 +31,8 @@ FILLED = 0.93
 """Largest share of its place that a label takes; a browser's letters may be wider."""
 TOUCHING = 0.1
 """Panels whose middles are closer, in inches, are in one row or column."""
+SMALLEST = 4.0
+"""Font size, in points, below which a text is not shrunk."""
 LINE = 0.16
 """Height of a caption line, in inches."""
 STYLE: dict[Any, Any] = {
@@ -105,11 +107,13 @@ class FigureLayout:
             stacked = [abs(y - height * (each.y0 + each.y1) / 2) for each in boxes]
             _fit(panel.xaxis.label, min(2 * x, 2 * (width - x), *_distances(besides)))
             _fit(panel.yaxis.label, min(2 * (y - below), 2 * (height - above - y), *_distances(stacked)))
+        room = (width - 0.2) * self.figure.dpi
         for text in self.words:
-            size = text.get_fontsize()
-            text.set_fontsize(
-                min(size, size * (width - 0.2) * self.figure.dpi / max(text.get_window_extent().width, 1))
-            )
+            # Letters are fitted to whole pixels, so a text's width does not follow its size exactly.
+            size = float(text.get_fontsize())
+            while (wide := text.get_window_extent().width) > room and size > SMALLEST:
+                size = min(size * room / wide, size - 0.1)
+                text.set_fontsize(size)
 
     def save(self, path: Path) -> Path:
         """Write the figure as PNG atomically and return the path."""
