@@ -53,8 +53,10 @@ def points(value: float, digits: int = 2) -> str:
 
 
 def rate(value: float) -> str:
-    """Return a dropout rate as text."""
-    return f"{value:.2f}" if math.isfinite(value) else EMPTY
+    """Return a dropout rate as text; a small one is not rounded to zero."""
+    if not math.isfinite(value):
+        return EMPTY
+    return f"{value:.1g}" if 0 < value < 0.005 else f"{value:.2f}"
 
 
 def setting(value: Any) -> str:
@@ -162,9 +164,10 @@ def _half(interval: Interval) -> float:
 
 
 def _digits(interval: Interval) -> int:
-    """Return the decimals of shares in percent: two, or more where an interval is so short that two hide it."""
-    half = 100 * _half(interval)
-    return 1 - math.floor(math.log10(half)) if 1e-6 < half < 0.01 else 2
+    """Return the decimals of shares in percent: two, or more where two would hide interval or number."""
+    half, least = 100 * _half(interval), 1e-6
+    shown = half if half > least else 100 * abs(interval.mean)  # an interval may be a point
+    return 1 - math.floor(math.log10(shown)) if least < shown < 0.01 else 2
 
 
 def judged(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> Interval:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dropsearch.core.records import Claim, ComparisonMetric, Confirmed, Interval, Site
 from dropsearch.report.markdown import markdown
-from dropsearch.report.numbers import EMPTY, Scale, in_brackets, loss, points, probability, short, shorten
+from dropsearch.report.numbers import EMPTY, Scale, in_brackets, loss, points, probability, rate, short, shorten
 from dropsearch.report.tables.arms import arms_table, differences_table, params_table, rates_table, tables
 from dropsearch.report.tables.evidence import claim_number, claims_table, contrasts_table
 from dropsearch.report.tables.table import Table
@@ -254,6 +254,8 @@ def test_a_short_interval_has_the_decimals_that_show_it():
     assert scale.differences(difference) == ["+0.0032", "+0.0011", "+0.0054"]
     assert scale.differences(Interval(0.012, -0.004, 0.03)) == ["+1.20", "-0.40", "+3.00"]
     assert scale.differences(Interval(0.5, 0.5, 0.5)) == ["+50.00"] * 3
+    assert scale.differences(Interval(4e-5, 4e-5, 4e-5)) == ["+0.0040"] * 3
+    assert scale.differences(Interval(1e-17, 0.0, 2e-17)) == ["0.00"] * 3
 
 
 def test_the_figure_of_differences_has_the_rows_of_the_table(make):
@@ -310,6 +312,11 @@ def test_a_number_and_its_interval_share_their_power_of_ten(values, text):
 )
 def test_a_score_in_progress_is_short_and_never_zero(value, text):
     assert short(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0, "0.00"), (0.004, "0.004"), (0.00001, "1e-05"), (0.005, "0.01")])
+def test_a_small_rate_is_not_zero(value, text):
+    assert rate(value) == text
 
 
 @pytest.mark.parametrize(
