@@ -77,7 +77,21 @@ class CNN(Network):
         input_dropout: Flag = False,
         dropout_before_norm: Flag = False,
     ) -> None:
-        super().__init__(locals())
+        super().__init__(
+            input_shape,
+            classes,
+            layout,
+            norm,
+            channels=list(channels),
+            kernel_size=kernel_size,
+            convs_per_block=convs_per_block,
+            pool=pool,
+            head=list(head),
+            activation=activation,
+            dropout_unit=dropout_unit,
+            input_dropout=input_dropout,
+            dropout_before_norm=dropout_before_norm,
+        )
         if input_dropout:
             self.input = nn.Sequential(OrderedDict(dropout=nn.Dropout()))
         features = self._add_blocks(**self._options)

@@ -47,7 +47,16 @@ class MLP(Network):
         input_dropout: Flag = True,
         dropout_before_norm: Flag = False,
     ) -> None:
-        super().__init__(locals())
+        super().__init__(
+            input_shape,
+            classes,
+            layout,
+            norm,
+            hidden=list(hidden),
+            activation=activation,
+            input_dropout=input_dropout,
+            dropout_before_norm=dropout_before_norm,
+        )
         self.input = nn.Sequential(OrderedDict(flatten=nn.Flatten()))
         if input_dropout:
             self.input.add_module("dropout", nn.Dropout())

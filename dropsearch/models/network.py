@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dropsearch.core.constraints import argument_problems
 from dropsearch.core.records.arms import RATES_BY_SITE
+from dropsearch.models.layers import Norm, Width
 
 Layout = Literal["image", "signal", "sequence"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -95,11 +96,8 @@ Rates = Annotated[float | Mapping[str, float], RATES_BY_SITE]
 class Network(nn.Module):
     """A network that can be rebuilt from its `config`.
 
-    The constructor of a subclass passes its arguments to this one, which checks them by the constraints in its
-    signature; it then adds its layers, and ends with `set_rates`.
-
-    Args:
-        given: The arguments by name: ``locals()`` of the subclass's constructor.
+    The constructor of a subclass passes its options to this one, which checks them by the constraints in its
+    signature, adds its layers, and ends with `set_rates`.
 
     Raises:
         ValueError: An option is out of range.
@@ -107,15 +105,16 @@ class Network(nn.Module):
 
     name: ClassVar[str]
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
+    def __init__(
+        self, input_shape: Sequence[int], classes: Width, layout: Layout | None, norm: Norm, **options: Any
+    ) -> None:
         super().__init__()
-        others = ("self", "__class__", "input_shape", "classes", "layout", "dropout")
-        self._options = {name: _as_list(value) for name, value in given.items() if name not in others}
-        self.classes: int = given["classes"]
-        problem = next(argument_problems(type(self), {**self._options, "classes": self.classes}), None)
+        problem = next(argument_problems(type(self), {"norm": norm, "classes": classes, **options}), None)
         if problem:
             raise ValueError(problem)
-        self.shape = InputShape.of(given["input_shape"], given["layout"])
+        self.shape = InputShape.of(input_shape, layout)
+        self.classes = classes
+        self._options = {"norm": norm, **options}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -125,7 +124,7 @@ class Network(nn.Module):
             "input_shape": list(self.shape.sizes),
             "classes": self.classes,
             "layout": self.shape.layout,
-            **{name: _as_list(value) for name, value in self._options.items()},
+            **{key: list(v) if isinstance(v, list | tuple) else v for key, v in self._options.items()},
             "dropout": self.rates,
         }
 
@@ -154,8 +153,3 @@ class Network(nn.Module):
     def _sites(self) -> dict[str, Any]:
         # The dropout modules of torch.nn and `Attention` store their rate as `p`.
         return {name: module for name, module in self.named_modules() if hasattr(module, "p")}
-
-
-def _as_list(value: Any) -> Any:
-    """Return an option, of which a sequence is a new list."""
-    return [*value] if isinstance(value, Sequence) and not isinstance(value, str) else value

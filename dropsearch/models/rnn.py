@@ -61,7 +61,18 @@ class RNN(Network):
         input_dropout: Flag = True,
         dropout_before_norm: Flag = False,
     ) -> None:
-        super().__init__(locals())
+        super().__init__(
+            input_shape,
+            classes,
+            layout,
+            norm,
+            cell=cell,
+            hidden_size=hidden_size,
+            layers=layers,
+            mask=mask,
+            input_dropout=input_dropout,
+            dropout_before_norm=dropout_before_norm,
+        )
         self.layers = layers
         if input_dropout:
             self.input = Between(mask, nn.Identity())

@@ -61,7 +61,18 @@ class Transformer(Network):
         activation: Activation = "gelu",
         dropout_before_norm: Flag = False,
     ) -> None:
-        super().__init__(locals())
+        super().__init__(
+            input_shape,
+            classes,
+            layout,
+            norm,
+            width=width,
+            layers=layers,
+            heads=heads,
+            feedforward=feedforward,
+            activation=activation,
+            dropout_before_norm=dropout_before_norm,
+        )
         ends = norm == "batch" and not dropout_before_norm
         self.embedding = Embedding(self.shape.steps, self.shape.step_features, width, norm if ends else "none")
         for number in range(1, layers + 1):
