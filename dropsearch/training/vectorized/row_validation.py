@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from dropsearch._compat.torchmetrics import is_metric
 from dropsearch.core.contents import tensors_kept
 from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
+from dropsearch.training.adapters.validation_copy import module_copy
 from dropsearch.training.logged_steps import in_eval_mode
 from dropsearch.training.vectorized.row_evaluation import EvaluationNoise, EvaluationSet
 from dropsearch.training.vectorized.row_hooks import RowHooks, view_of
@@ -53,12 +53,15 @@ class RowValidation:
         self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet, due: Set[int]
     ) -> dict[int, Values]:
         """Validate twins of the modules of the rows `due` on other batches; return the logged values of each."""
-        twins = {row: self._twin(trial_rows[row]) for row in sorted(due) if trial_rows[row].trains}
-        if not twins:
+        rows_due = [row for row in sorted(due) if trial_rows[row].trains]
+        if not rows_due:
             return {}
         # Twins share the weights, and their hooks may put others in their place.
         weights = [rows.flat, *rows.buffers.values()] if self._hooks.names else []
-        with self._validating(twins.values()), tensors_kept(weights):
+        with ExitStack() as stack:
+            twins = {row: stack.enter_context(self._twin(trial_rows[row])) for row in rows_due}
+            stack.enter_context(self._validating(twins.values()))
+            stack.enter_context(tensors_kept(weights))
             logs, found = self._pass(twins, trial_rows, rows, batches, TRAINING_PART), {}
             for row, log in logs.items():
                 with twins[row].raising_alone():
@@ -125,18 +128,13 @@ class RowValidation:
                     stack.enter_context(in_eval_mode(trial_row.module))
             yield
 
-    def _twin(self, trial_row: TrialRow) -> TrialRow:
-        """Return a row whose module shares the weights, with separate metric objects and containers."""
-        module, view = trial_row.module, view_of(trial_row)
-        inside = {id(t) for part in module.modules() if is_metric(part) for t in part.buffers()}
-        weights = [*module.parameters(), *(b for b in module.buffers() if id(b) not in inside)]
-        twin_module = copy.deepcopy(module, {**{id(each): each for each in weights}, id(view): view})
-        for part in twin_module.modules():
-            if is_metric(part):
-                part.reset()  # type: ignore[operator]
-        twin = copy.copy(trial_row)
-        twin.module, twin.view, twin.callbacks = twin_module, self._make_trainer(twin_module), ()
-        twin.parts = watched_parts(twin_module)
-        twin.view.now(current_epoch=trial_row.epoch, global_step=0)
-        twin_module.trainer = twin.view  # type: ignore[assignment]
-        return twin
+    @contextmanager
+    def _twin(self, trial_row: TrialRow) -> Iterator[TrialRow]:
+        """Yield a row with a copy of the module, which has the weights, and metric objects with other states."""
+        with module_copy(trial_row.module) as module:
+            twin = copy.copy(trial_row)
+            twin.module, twin.view, twin.callbacks = module, self._make_trainer(module), ()
+            twin.parts = watched_parts(module)
+            twin.view.now(current_epoch=trial_row.epoch, global_step=0)
+            module.trainer = twin.view
+            yield twin
