@@ -39,12 +39,13 @@ class RowModules:
         self._results: dict[int, Any] = {}
 
     def attach(self, trial_row: TrialRow) -> RowTrainer:
-        """Attach a Trainer to a row's module and set the module up."""
+        """Attach a Trainer to a row's module, which is set up, and set its callbacks up."""
         module = trial_row.module
         view = trial_row.view = self._make_trainer(module)
         module.trainer = view  # type: ignore[assignment]
         trial_row.log = RowLog(training=True)
         view.now(callbacks=trial_row.callbacks)
+        self._hooks.run_callbacks(trial_row, "setup", "fit")
         return view
 
     def start(self, trial_row: TrialRow, optimizer: Any) -> None:
