@@ -116,9 +116,9 @@ def check_objects(sampler: Any, pruner: Any, storage: Any) -> None:
         InputError: An object has the wrong type.
     """
     if not all(isinstance(given, str | None) for given in (sampler, pruner, storage)):
-        from dropsearch.study import samplers  # imports Optuna
+        from dropsearch.study import algorithms  # imports Optuna
 
-        samplers.check_objects(sampler, pruner, storage)
+        algorithms.check_objects(sampler, pruner, storage)
 
 
 def put_objects(config: Config, sampler: Any, pruner: Any, storage: Any) -> None:

@@ -27,8 +27,9 @@ MOST_TICKS = 6
 
 
 def differences(summary: Summary) -> FigureLayout | None:
-    """Draw one row per planned contrast of different models; return None without any."""
-    contrasts = of_different_models(summary, summary.contrasts)
+    """Draw one row per planned contrast of different models; return None without contrasts."""
+    # If all arms chose one model, the figure shows that they do not differ.
+    contrasts = of_different_models(summary, summary.contrasts) or summary.contrasts
     if not contrasts:
         return None
     names = [f"{contrast.a} \N{MINUS SIGN} {contrast.b}" for contrast in contrasts]

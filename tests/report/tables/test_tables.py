@@ -268,6 +268,10 @@ def test_the_figure_of_differences_has_the_rows_of_the_table(make):
     assert drawn is not None
     labels = [label.get_text() for label in drawn.panels[0].get_yticklabels()]
     assert [label.replace("\N{MINUS SIGN}", "-") for label in labels] == [r[0] for r in differences_table(twins).rows]
+    alone = replace(
+        twins, arms={name: twins.arms[name] for name in ("none", "dropout")}, comparisons=twins.contrasts[:1]
+    )
+    assert differences(alone) is not None  # one model in two arms
 
 
 def test_the_configuration_shows_retraining_only_where_it_is_the_task():
