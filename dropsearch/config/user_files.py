@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,17 @@ from dropsearch.core.errors import InputError
 CONFIG_PATH, CONFIG_DIR = ("--config-path", "-cp"), ("--config-dir", "-cd")
 CONFIG_NAME = ("--config-name", "-cn")
 _HEADER = re.compile(r"#\s*@(\w+)\s+(\S+)")
+
+HYDRA_OF_BEST: Mapping[str, Any] = {
+    "defaults": [
+        "schema",
+        "_self_",
+        {"override hydra/job_logging": "disabled"},
+        {"override hydra/hydra_logging": "disabled"},
+    ],
+    "hydra": {"job": {"name": "dropsearch"}, "output_subdir": None, "run": {"dir": "."}},
+}
+"""What a file of ``best/`` tells Hydra: it reads no other file of its folder."""
 
 GLOBAL = "# @package _global_"
 """First line of a file in a folder whose keys are those of the whole configuration."""
@@ -35,10 +47,16 @@ class UserFiles:
 
     @classmethod
     def named_by(cls, arguments: Sequence[str]) -> UserFiles:
-        """Read the files named on a command line. Unreadable files count as empty, since Hydra reports them."""
+        """Read the files named on a command line. Unreadable files count as empty, since Hydra reports them.
+
+        Raises:
+            InputError: A file of ``best/`` names a class that its run did not build, or an experiment has no package.
+        """
         folders = [option(arguments, *CONFIG_PATH), option(arguments, *CONFIG_DIR)]
         name = option(arguments, *CONFIG_NAME)
-        primary = None if name is None else next((content for _, content in _found(folders, name)), {})
+        path, primary = (None, None) if name is None else next(_found(folders, name), (None, {}))
+        if path is not None and primary is not None:
+            _require_built(path, primary)
         chosen = next((word.partition("=")[2] for word in arguments if _key(word) == "experiment"), "")
         experiments = [name.strip() for name in chosen.strip("[]").split(",")] if chosen else _experiments(primary)
         found = [next(_found(folders, f"experiment/{each}"), None) for each in experiments if each]
@@ -104,6 +122,34 @@ def _checked(path: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
             '"experiment": write this line first'
         )
     return content
+
+
+def _require_built(path: Path, content: Mapping[str, Any]) -> None:
+    """Check that a file in ``best/`` of a run builds only what the run built, by the record of the run beside it."""
+    record = path.absolute().parent.parent / "results.json"
+    if path.absolute().parent.name != "best" or not record.is_file():
+        return
+    try:
+        built = {target for _, target in _targets(json.loads(record.read_text(encoding="utf-8")))}
+    except (OSError, ValueError):
+        built = set[str]()
+    changed = [(key, str(content.get(key))) for key, entry in HYDRA_OF_BEST.items() if content.get(key) != entry]
+    for place, target in (*changed, *_targets(content)):
+        if target not in built:
+            raise InputError(
+                f"{path} must build only what its run built ({', '.join(sorted(built)) or 'nothing'}), got "
+                f"{place}={target}: undo the change, or copy the file into a folder of yours and name it there"
+            )
+
+
+def _targets(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each place with the key ``_target_``, and what it names."""
+    inside = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in inside:
+        at = f"{place}.{key}" if place else str(key)
+        if key == "_target_":
+            yield at, str(entry)
+        yield from _targets(entry, at)
 
 
 def _package(path: Path) -> str:

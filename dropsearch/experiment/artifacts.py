@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from dropsearch.config.plain import plain, without_secrets
 from dropsearch.config.schema import REFERENCE, Config, OptimizerConfig, arguments, is_from_python, takes_optimizer
+from dropsearch.config.user_files import HYDRA_OF_BEST
 from dropsearch.core.atomic_io import atomic_write, atomic_write_text
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import process_state_kept, seeded
@@ -190,16 +191,8 @@ def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
         "params": {key: value for key, value in kept.spec.hyperparameters.items() if key in on_optimizer},
         "seed": kept.spec.seed,
     }
-    head = {
-        "defaults": [
-            "schema",
-            "_self_",
-            {"override hydra/job_logging": "disabled"},
-            {"override hydra/hydra_logging": "disabled"},
-        ]
-    }
-    hydra = {"job": {"name": "dropsearch"}, "output_subdir": None, "run": {"dir": "."}}
-    return _first_line(arm, config, folder) + OmegaConf.to_yaml(OmegaConf.create({**head, **values, "hydra": hydra}))
+    parts = {"defaults": HYDRA_OF_BEST["defaults"], **values, "hydra": HYDRA_OF_BEST["hydra"]}
+    return _first_line(arm, config, folder) + OmegaConf.to_yaml(OmegaConf.create(parts))
 
 
 def _first_line(arm: str, config: Config, folder: Path) -> str:

@@ -109,3 +109,17 @@ def test_every_command_does_what_it_says(cli: Cli, tmp_path: Path) -> None:
         assert executed(cli, nested).startswith(f"Held({TITLE!r}")
     (again,) = [command for command in commands if "study.n_trials" in command]
     assert "2/0/0" in executed(cli, again.replace("study.n_trials=1", "study.n_trials=2"))
+    (kept,) = (out / "best").glob("*.yaml")
+    text, files = kept.read_text(), sorted(tmp_path.rglob("*"))
+    for old, new in (
+        (f"_target_: {NETS}.Points", "_target_: shutil.rmtree"),
+        ("_target_: torch.optim.SGD", "_target_: os.getcwd"),
+        ("- schema\n", "- schema\n- other\n"),
+        ("  run:\n", "  searchpath:\n  - file:///other\n  run:\n"),
+    ):
+        assert old in text
+        kept.write_text(text.replace(old, new))
+        ended = cli(*shlex.split(retrain)[3:])
+        assert ended.status == 2, ended.out
+        assert "must build only what its run built" in ended.err
+        assert sorted(tmp_path.rglob("*")) == files
