@@ -6,7 +6,7 @@ import dis
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from types import CodeType, FrameType, FunctionType, ModuleType
@@ -124,14 +124,17 @@ def names_in(kind: type) -> frozenset[str]:
 def step_names(kinds: frozenset[type]) -> frozenset[str]:
     """Return the names of attributes and globals that the code of classes reads in what may run in a step.
 
-    What only hooks and `configure_optimizers` call does not. Strings in the code count, as names for `getattr`, and so
-    does a global such as `getattr` itself, unless its name is a string in the code.
+    What only hooks and `configure_optimizers` call does not. Functions inside of a constructor and methods that it
+    hands on do, since it may register them with layers. Strings in the code count, as names for `getattr`, and so does
+    a global such as `getattr` itself, unless its name is a string in the code.
     """
-    read = {each: {*_loaded(each)} for each in functions_of(kinds)}
+    read = {each: {*_loaded(codes_of(each))} for each in functions_of(kinds)}
     apart = [each for each in read if each.__name__.startswith("configure_optimizers") or _is_hook(each.__name__)]
     of_others = {name for each in apart for name in read[each]}
-    in_steps = {each: read[each] for each in step_functions(kinds)}
+    building = [each for each in read if each.__name__ in _BUILDING]
+    in_steps = {each: read[each] for each in step_functions(kinds)} | {each: {*_kept(each)} for each in building}
     callers = Counter(name for each, names in in_steps.items() for name in names - {each.__name__})
+    callers.update(name for each in building for name in _handed_on(each))
     bases = [base for kind in kinds for base in kind.__mro__ if base.__module__.startswith(("torch.", *PREFIXES))]
     own = {name for name in of_others if not callers[name] and not any(name in vars(base) for base in bases)}
     found = {name for each, names in in_steps.items() if each.__name__ not in own for name in names}
@@ -159,6 +162,8 @@ _APART = (
     "test_",
     "predict_",
 )
+_BUILDING = ("__init__", "setup", "configure_model")
+_AT_ONCE = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 
 @cache
@@ -177,8 +182,20 @@ def codes_of(function: FunctionType) -> Iterator[CodeType]:
         waiting[:0] = [inner for inner in code.co_consts if isinstance(inner, CodeType)]
 
 
-def _loaded(function: FunctionType) -> Iterator[str]:
-    for code in codes_of(function):
+def _kept(function: FunctionType) -> Iterator[str]:
+    """Yield the names that the functions inside of a function read, which may run after it."""
+    return _loaded(code for code in [*codes_of(function)][1:] if code.co_name not in _AT_ONCE)
+
+
+def _handed_on(function: FunctionType) -> Iterator[str]:
+    """Yield the attributes that a function takes without calling them."""
+    for each in dis.get_instructions(as_written(function).__code__):
+        if each.opname == "LOAD_ATTR" and "NULL|self" not in each.argrepr:
+            yield each.argval
+
+
+def _loaded(codes: Iterable[CodeType]) -> Iterator[str]:
+    for code in codes:
         found = list(dis.get_instructions(code))
         for at, each in enumerate(found, 1):
             is_constant = each.argval == "getattr" and _names_a_constant(found[at:])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.user_modules.nets import LitNet
 
@@ -193,6 +193,32 @@ class HeldByMethod(OnceChanged):
 
     def weight(self) -> Any:
         return self.value()
+
+
+class ReadByLayer(OnceChanged):
+    """A number that functions read which the constructor registers with layers, and a hook as well."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inner, self.outer, self.held = nn.Identity(), nn.Identity(), 1.0
+        self.inner.register_forward_hook(lambda layer, inputs, output: output * self.now() ** 0.5)
+        self.outer.register_forward_hook(self.weighted)
+
+    def set_weight(self, value: float) -> None:
+        if self.is_late:
+            self.held = value
+
+    def now(self) -> float:
+        return self.held
+
+    def weighted(self, layer: Any, inputs: Any, output: Tensor) -> Tensor:
+        return output * self.held**0.5
+
+    def on_train_epoch_end(self) -> None:
+        assert self.weighted(None, None, torch.ones(())) == self.now() ** 0.5
+
+    def weight(self) -> Tensor:
+        return self.outer(self.inner(torch.ones((), dtype=torch.float64)))
 
 
 class HeldInUserDict(OnceChanged):
@@ -564,5 +590,5 @@ EACH = (
     NumPyNumber, Array, Namespace, Function, Keys, OnceChanged, ByName, Hyperparameter, FilledByHook, FilledByStep,
     SetByStep, SetByCallback, NotANumber, Counted, Averaged, Stacked, ReadBeside, ReadByNumPy, CopiedSet,
     Counter, OrderedCounter, CountedPrivately,
-    ArrayOfSteps, Metered, ObjectOfHook, ComputedName, HeldByMethod, HeldInUserDict,
+    ArrayOfSteps, Metered, ObjectOfHook, ComputedName, HeldByMethod, HeldInUserDict, ReadByLayer,
 )  # fmt: skip
