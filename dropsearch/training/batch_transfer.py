@@ -37,13 +37,13 @@ def transfer_in_steps(module: LightningModule) -> Iterator[None]:
     is_running = False
 
     def wrap(step: Callable[..., Any]) -> Callable[..., Any]:
-        def run(batch: Any, *args: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
             nonlocal is_running
-            if is_running or _has_callbacks(module):  # one step calls another
-                return step(batch, *args)
+            if is_running or _has_callbacks(module):  # one step calls another, in its own way
+                return step(*args, **kwargs)
             is_running = True
             try:
-                return step(transferred(module, batch, *args[1:2]), *args)
+                return step(transferred(module, args[0], *args[2:3]), *args[1:], **kwargs)
             finally:
                 is_running = False
 

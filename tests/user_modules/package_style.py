@@ -537,7 +537,7 @@ class Augmenting(LitNet):
         return (x + torch.randn_like(x) * torch.rand(()) if self.trainer.training else x - 0.1), y
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val_loss", self.training_step(batch, batch_idx) + batch[0].mean())
+        self.log("val_loss", self.training_step(batch, batch_idx=batch_idx) + batch[0].mean())
 
 
 EACH = (
