@@ -69,7 +69,7 @@ class ScaledError(WeightedError):
 
 
 class PreparedLoss(MetricLoss):
-    """Prepares its loss in each step."""
+    """Prepares its loss in each step, and notes something on it afterwards."""
 
     def __init__(self, lr: float = 1e-3) -> None:
         super().__init__(lr=lr)
@@ -77,7 +77,12 @@ class PreparedLoss(MetricLoss):
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         self.criterion.prepare(1 + batch[0].mean(), "scaled")
-        return super().training_step(batch, batch_idx)
+        result = super().training_step(batch, batch_idx)
+        self.criterion.seen = batch_idx + 1
+        return result
+
+    def on_train_epoch_end(self) -> None:
+        assert self.criterion.seen == self.trainer.num_training_batches
 
 
 class OwnLog(LitNet):

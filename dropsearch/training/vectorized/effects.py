@@ -147,6 +147,8 @@ class EffectRecorder:
             self._shared.require_same(shared)
             self.changed = changed = watch.changed()
             if notes_attributes:
+                for path, metric in metrics.items():
+                    self._note_settings(path, metric)
                 self._require_own_objects()
                 self._note_attributes(watch, changed)
             if states is not None and python_states() != states:
@@ -178,7 +180,7 @@ class EffectRecorder:
         return record
 
     def _note_settings(self, path: str, metric: nn.Module) -> None:
-        """Record what the step has set on a metric before it calls it, such as the scale of its targets."""
+        """Record what the step has set on a metric, also after its last call, such as the scale of targets."""
         for name, value in vars(metric).items():
             if name not in _METHODS and value is not self._held[path].get(name, self):
                 self._held[path][name] = value
