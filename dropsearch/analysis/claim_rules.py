@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -235,14 +235,20 @@ def winner_rates(summary: Summary, arm: str) -> Mapping[str, float]:
 
 
 def drops(summary: Summary, arm: str) -> bool:
-    """Return whether any rate of an arm's winner is above 0."""
-    return any(winner_rates(summary, arm).values())
+    """Return whether any rate of an arm's winner is above 0 where it has an effect."""
+    return any(rate > 0 for site, rate in winner_rates(summary, arm).items() if site not in summary.without_effect)
 
 
-def untested(arms: Iterable[str]) -> str:
-    """Return a sentence that says that all rates are zero, so dropout was not tested."""
+def untested(summary: Summary, arms: Collection[str]) -> str:
+    """Return a sentence that says that no rate drops anything, so dropout was not tested."""
     names = " and ".join(dict.fromkeys(map(arm_title, arms)))
-    return f"Every rate of the winner of {names} is 0, so dropout was not tested."
+    return f"Every rate of the winner of {names} is {nothing(summary, arms)}, so dropout was not tested."
+
+
+def nothing(summary: Summary, arms: Iterable[str]) -> str:
+    """Return what the rates are of arms that do not drop."""
+    above = any(rate > 0 for arm in arms for rate in winner_rates(summary, arm).values())
+    return "0, or has no effect" if above else "0"
 
 
 def ran(summary: Summary) -> str:

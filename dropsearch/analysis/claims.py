@@ -18,6 +18,7 @@ from dropsearch.analysis.claim_rules import (
     drops,
     finding,
     measured_mean,
+    nothing,
     ran,
     settled,
     unsettled,
@@ -58,7 +59,7 @@ def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
         return unsettled(rule, what.label, _lacking(summary, WITH_AND_WITHOUT, needed))
     tested = [pair for pair in present if any(drops(summary, arm) for arm in pair)]
     if not tested:
-        return unsettled(rule, what.label, untested(a for a, _ in present))
+        return unsettled(rule, what.label, untested(summary, [a for a, _ in present]))
     found = [present[pair] for pair in tested]
     if {shown_side(each.contrast) for each in found} >= {-1, 1}:
         return disagreeing(rule, found)
@@ -105,7 +106,7 @@ def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
         return unsettled(ENSEMBLE, what.label, _lacking(summary, [(arm,) for arm in OF_ONE_ARM], needed))
     tested = {name: found for name, found in present.items() if drops(summary, name)}
     if not tested:
-        return unsettled(ENSEMBLE, what.label, untested(present))
+        return unsettled(ENSEMBLE, what.label, untested(summary, present))
     arm, found = next(iter(tested.items()))
     p_values = [wilcoxon_exact(each) for each in tested.values()]
     contrast = Comparison(
@@ -169,7 +170,8 @@ def rates(summary: Summary) -> Claim:
     if not found:
         return unsettled(RATES, label, f"No site is of a kind with a typical range ({', '.join(KINDS)}).")
     outside = {site: TYPICAL_BANDS[kinds[site]] for site, rate in found.items() if not _is_typical(rate, kinds[site])}
-    placed = _placed(arm, found, outside) if drops(summary, arm) else f"every rate found in {arm_title(arm)} is 0"
+    none = f"every rate found in {arm_title(arm)} is {nothing(summary, [arm])}"
+    placed = _placed(arm, found, outside) if drops(summary, arm) else none
     contrast = next((c for c in summary.contrasts if (c.a, c.b) == ("dropout", "typical") and c.differences), None)
     if contrast is None:
         takes = (
@@ -224,7 +226,7 @@ def batchnorm(evidence: Evidence, summary: Summary) -> Claim:
             BATCHNORM, label, f"It needs results of dropout + BatchNorm, dropout and BatchNorm: {ran(summary)}."
         )
     if not drops(summary, "both"):
-        return unsettled(BATCHNORM, label, untested(["both"]))
+        return unsettled(BATCHNORM, label, untested(summary, ["both"]))
     better = min(losses, key=losses.__getitem__)
     rule, shift = _of_judge(BATCHNORM, summary, better), _shift(evidence)
     rule = rule if shift else dataclasses.replace(rule, figure="differences")

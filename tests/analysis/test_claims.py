@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -196,6 +197,21 @@ def test_rates_that_are_all_zero_test_no_dropout() -> None:
     assert said("batchnorm", found, of).reason == (
         "Every rate of the winner of dropout + BatchNorm is 0, so dropout was not tested."
     )
+
+
+def test_rates_above_zero_without_effect_test_no_dropout() -> None:
+    """The winner is a plain model with a learning rate of its own, whatever its numbers."""
+    measures = {"none": {"gap_best": around(0.9)}, "dropout": {"gap_best": around(0.1), "mc_minus_scaled": around(-1)}}
+    alive = summary(outcome("none"), outcome("dropout", rates={"input.dropout": 0.0, "hidden1.dropout": 0.4}))
+    of = replace(alive, without_effect={"hidden1.dropout": "its rate changes nothing"})
+    for claim in ("overfitting", "ensemble"):
+        assert said(claim, evidence(measures), alive).answer == "held"
+        assert said(claim, evidence(measures), of).reason == (
+            "Every rate of the winner of dropout is 0, or has no effect, so dropout was not tested."
+        )
+    arms = {name: outcome(name, acc=0.9) for name in ("none", "typical")} | of.arms
+    found = replace(of, arms=arms, comparisons=compared(arms, ComparisonMetric()))
+    assert said("rates", NOTHING, found).reason.endswith("; every rate found in dropout is 0, or has no effect.")
 
 
 def test_a_foreign_network_whose_dropout_was_switched_off_is_no_dropout() -> None:
