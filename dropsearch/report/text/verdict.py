@@ -100,7 +100,8 @@ def _model(summary: Summary, name: str) -> str:
         return f"{model}{f' with {own}' if own else ''} (every rate chosen is 0)"
     if idle := idle_sites(summary, name):
         model, sites = "BatchNorm" if outcome.arm.batchnorm else "the plain model", listed(short_names(idle))
-        return f"{model} of the arm {name} (of its rates only that of {sites} is above 0, which has no effect)"
+        only = "that of {} is above 0, which has" if len(idle) == 1 else "those of {} are above 0, which have"
+        return f"{model} of the arm {name} (of its rates only {only.format(sites)} no effect)"
     if outcome.arm.dropout == "shared":
         return f"dropout with one rate for all sites, {rate(next(iter(rates.values())))}"
     if len(rates) > MOST_RATES:
@@ -234,7 +235,7 @@ def rates_by_site(summary: Summary) -> str:
         if used is not None and is_same(summary.arms["dropout"], summary.arms[used]):
             return ""  # the answer says so
         return "A rate for each site and one rate for all sites came to the same model."
-    if contrast.missing:
+    if contrast.missing or differ_in_settings(summary, "dropout", "dropout_shared"):
         return ""
     if not findings.shown(contrast):
         by = difference(summary, contrast, "dropout")

@@ -453,3 +453,21 @@ def test_a_model_that_drops_only_where_it_has_no_effect_is_neither_better_nor_wo
     assert worse == "No arm is shown to be worse."
     alive = answer(replace(summary, without_effect={}))
     assert any("worse by 5.00" in text for text in alive)
+
+
+def test_several_sites_without_effect_are_named_in_one_sentence(make):
+    arm = with_losses(make, "dropout", [0.2] * 8, {"a": 0.2, "b": 0.3})
+    summary = make.summary({"dropout": arm}, without_effect={"a": "nothing", "b": "nothing"})
+    assert "(of its rates only those of a and b are above 0, which have no effect)" in answer(summary)[0]
+
+
+def test_rates_without_effect_are_not_held_against_one_shared_rate(make):
+    """Where neither arm drops, the difference is one of learning rates."""
+    arms = {
+        "dropout": with_losses(make, "dropout", [0.2] * 8, {"a": 0.0, "b": 0.3}),
+        "dropout_shared": with_losses(make, "dropout_shared", [0.5] * 8, {"a": 0.0, "b": 0.0}),
+    }
+    found = contrast("dropout", "dropout_shared", 0.05, 0.04, 0.06, 0.002)
+    summary = replace(with_contrasts(make, found), arms=arms)
+    assert "is better than one rate for all" in rates_by_site(summary)
+    assert rates_by_site(replace(summary, without_effect={"b": "nothing"})) == ""
