@@ -128,13 +128,11 @@ def step_names(kinds: frozenset[type]) -> frozenset[str]:
     hands on do, since it may register them with layers. Strings in the code count, as names for `getattr`, and so does
     a global such as `getattr` itself, unless its name is a string in the code.
     """
-    read = {each: {*_loaded(codes_of(each))} for each in functions_of(kinds)}
-    apart = [each for each in read if each.__name__.startswith("configure_optimizers") or _is_hook(each.__name__)]
-    of_others = {name for each in apart for name in read[each]}
-    building = [each for each in read if each.__name__ in _BUILDING]
-    in_steps = {each: read[each] for each in step_functions(kinds)} | {each: {*_kept(each)} for each in building}
+    in_steps, functions = _read_in_steps(kinds), functions_of(kinds)
+    apart = (each for each in functions if each.__name__.startswith("configure_optimizers") or _is_hook(each.__name__))
+    of_others = {name for each in apart for name in _loaded(codes_of(each))}
     callers = Counter(name for each, names in in_steps.items() for name in names - {each.__name__})
-    callers.update(name for each in building for name in _handed_on(each))
+    callers.update(name for each in functions if each.__name__ in _BUILDING for name in _handed_on(each))
     bases = [base for kind in kinds for base in kind.__mro__ if base.__module__.startswith(("torch.", *PREFIXES))]
     own = {name for name in of_others if not callers[name] and not any(name in vars(base) for base in bases)}
     found = {name for each, names in in_steps.items() if each.__name__ not in own for name in names}
@@ -142,9 +140,26 @@ def step_names(kinds: frozenset[type]) -> frozenset[str]:
 
 
 def step_functions(kinds: frozenset[type]) -> frozenset[FunctionType]:
-    """Return the functions of classes that may run in a step, by their names."""
-    names = {each: each.__name__ for each in functions_of(kinds)}
-    return frozenset(each for each, name in names.items() if not (_is_hook(name) or name.startswith(_APART)))
+    """Return the functions of classes that may run in a step: by their names, or since such a function names them."""
+    return frozenset(each for each in _read_in_steps(kinds) if each.__name__ not in _BUILDING)
+
+
+@cache
+def _read_in_steps(kinds: frozenset[type]) -> dict[FunctionType, set[str]]:
+    """Return what the functions of classes that may run in a step read; of constructors, what functions inside do."""
+    read = {each: {*_loaded(codes_of(each))} for each in functions_of(kinds)}
+    found = {each: {*_kept(each)} for each in read if each.__name__ in _BUILDING}
+    more = {each: names for each, names in read.items() if not _is_apart(each.__name__)}
+    while more:
+        found |= more
+        called = {name for names in found.values() for name in names}
+        more = {each: names for each, names in read.items() if each not in found and each.__name__ in called}
+    return found
+
+
+def _is_apart(name: str) -> bool:
+    """Return whether functions of a name run outside of steps, unless a step calls them, such as `predict_noise`."""
+    return _is_hook(name) or name.startswith(_APART)
 
 
 def _is_hook(name: str) -> bool:

@@ -221,6 +221,27 @@ class ReadByLayer(OnceChanged):
         return self.outer(self.inner(torch.ones((), dtype=torch.float64)))
 
 
+class NamedAsHook(OnceChanged):
+    """A number that methods read whose names begin as those of hooks do."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.held = 1.0
+
+    def set_weight(self, value: float) -> None:
+        if self.is_late:
+            self.held = value
+
+    def predict_weight(self) -> float:
+        return self.held
+
+    def on_weight(self) -> float:
+        return self.predict_weight()
+
+    def weight(self) -> float:
+        return self.on_weight()
+
+
 class HeldInUserDict(OnceChanged):
     """An attribute of an object in a `UserDict`."""
 
@@ -591,4 +612,5 @@ EACH = (
     SetByStep, SetByCallback, NotANumber, Counted, Averaged, Stacked, ReadBeside, ReadByNumPy, CopiedSet,
     Counter, OrderedCounter, CountedPrivately,
     ArrayOfSteps, Metered, ObjectOfHook, ComputedName, HeldByMethod, HeldInUserDict, ReadByLayer,
+    NamedAsHook,
 )  # fmt: skip
