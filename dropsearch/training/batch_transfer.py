@@ -13,6 +13,7 @@ from typing import Any
 from lightning import LightningModule
 
 from dropsearch._compat.lightning import PREFIXES, is_lightning_class, transfer_hooks, transferred
+from dropsearch.datasets.user_parts import HOOKS
 from dropsearch.training.logged_steps import wrapped_hook, wrapped_step
 
 _SEEING_BATCHES = ("on_train_batch", "on_validation_batch", "transfer_batch")
@@ -21,8 +22,13 @@ _STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
 
 @cache
-def are_in_steps(kind: type) -> bool:
-    """Return whether a class has such hooks, and they may be a part of its steps: nothing between sees the batch."""
+def are_in_steps(kind: type, data_module: type = object) -> bool:
+    """Return whether a class has such hooks, and they may be a part of its steps.
+
+    Nothing between sees the batch, and the data module has no such hooks, which a Trainer prefers or calls between.
+    """
+    if any(name in vars(base) for base in data_module.__mro__ if not is_lightning_class(base) for name in HOOKS):
+        return False
     seeing = (name for name in dir(kind) if name.startswith(_SEEING_BATCHES))
     owners = (next(base for base in kind.__mro__ if name in vars(base)) for name in seeing)
     return bool(transfer_hooks(kind)) and all(map(is_lightning_class, owners))
@@ -30,7 +36,7 @@ def are_in_steps(kind: type) -> bool:
 
 @contextmanager
 def transfer_in_steps(module: LightningModule) -> Iterator[None]:
-    """Run the hooks of a module in its steps within the context, unless a callback of a user gets the batches."""
+    """Run the hooks of a module in its steps within the context, unless they are left to its Trainer."""
     if not are_in_steps(type(module)):
         yield
         return
@@ -39,7 +45,7 @@ def transfer_in_steps(module: LightningModule) -> Iterator[None]:
     def wrap(step: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             nonlocal is_running
-            if is_running or _has_callbacks(module):  # one step calls another, in its own way
+            if is_running or _are_left(module):  # one step calls another, in its own way
                 return step(*args, **kwargs)
             is_running = True
             try:
@@ -50,7 +56,7 @@ def transfer_in_steps(module: LightningModule) -> Iterator[None]:
         return run
 
     def later(hook: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda batch, *args: hook(batch, *args) if _has_callbacks(module) else batch
+        return lambda batch, *args: hook(batch, *args) if _are_left(module) else batch
 
     with ExitStack() as stack:
         for name in transfer_hooks(type(module)):
@@ -60,6 +66,9 @@ def transfer_in_steps(module: LightningModule) -> Iterator[None]:
         yield
 
 
-def _has_callbacks(module: LightningModule) -> bool:
+def _are_left(module: LightningModule) -> bool:
+    """Return whether the Trainer calls the hooks of a module, since callbacks or its data module get batches too."""
+    trainer: Any = module.trainer
     known = (*PREFIXES, "dropsearch.")
-    return any(not type(each).__module__.startswith(known) for each in module.trainer.callbacks)  # type: ignore[attr-defined]
+    has_callbacks = any(not type(each).__module__.startswith(known) for each in trainer.callbacks)
+    return has_callbacks or not are_in_steps(type(module), type(trainer.datamodule))

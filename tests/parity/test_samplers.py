@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler, TensorDataset
 
 from dropsearch.datasets.user_data import UserData
-from tests.parity.census import Case, compare, compare_rows
+from tests.parity.census import Case, Cell, compare, compare_rows
 
 
 def examples(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -106,3 +106,27 @@ def test_a_stream_under_arguments_of_the_trainer(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_a_row(kind: type[Data]) -> None:
     compare_rows(case(kind), "overrides on_before_batch_transfer" if kind is Moving else "")
+
+
+class AddingAfter(Sampled):
+    """Changes its batches on the device."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0] + 1, batch[1]
+
+
+class Doubling(Cell):
+    """Changes its batches too: before the data module does, in whose place it never does."""
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return [batch[0] * 2, batch[1]]
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0] * 0, batch[1]
+
+
+@pytest.mark.filterwarnings("ignore:You have overridden `on_:UserWarning")
+def test_beside_hooks_of_the_data_module_those_of_the_module_are_left_to_the_trainer() -> None:
+    both = Case(Doubling, data=lambda: UserData(AddingAfter(), "data"), rates=(0.0,))
+    compare(both)
+    compare_rows(both, "overrides on_after_batch_transfer")

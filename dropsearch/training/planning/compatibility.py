@@ -48,17 +48,17 @@ def incompatibilities(
     cannot take batches.
     """
     module = make_module(spec)
-    yield from _static(module)
+    yield from _static(module, type(getattr(data, "datamodule", None)))
     # With manual optimization, a step neither returns a loss nor leaves the optimizers alone.
     if data is not None and module.automatic_optimization:
         yield from _dynamic(module, data, monitor, trainer)
 
 
-def _static(module: Any) -> Iterator[str]:
+def _static(module: Any, data_module: type) -> Iterator[str]:
     if not module.automatic_optimization:
         yield f"the module uses manual optimization{place_of_method(module, 'training_step')}"
     yield from _tensors(module)
-    in_steps = transfer_hooks(type(module)) if are_in_steps(type(module)) else ()
+    in_steps = transfer_hooks(type(module)) if are_in_steps(type(module), data_module) else ()
     for name in overridden(module):
         if name not in (*HARMLESS, *in_steps) and name not in EPOCH_HOOKS and name not in BATCH_HOOKS:
             yield f"the module overrides {name}{place_of_method(module, name)}"
