@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from types import FunctionType
 from typing import Any
 
@@ -70,7 +70,16 @@ def controlled_hooks(control: TrialControl, *owners: Any) -> Iterator[None]:
             seeing = control.seeing
             if name in EPOCH_HOOKS and name not in BUILDING and isinstance(owner, LightningModule):
                 seeing = lambda owner=owner, name=name: control.hook(name, owner.current_epoch)  # noqa: E731
+            if name == "configure_model":
+                seeing = partial(_on_cpu, seeing)
             stack.enter_context(wrapped_hook(owner, name, lambda hook, seeing=seeing: _in_context(hook, seeing)))
+        yield
+
+
+@contextmanager
+def _on_cpu(context: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Create layers on the CPU, as constructors do: on a GPU, where Lightning creates them, a seed draws others."""
+    with context(), torch.device("cpu"):
         yield
 
 

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from dropsearch.core.records import Monitor, TrialSpec
+from dropsearch.dropout.trial_control import TrialControl
 from dropsearch.models import Classifier
+from dropsearch.training.controlled_trial import controlled_hooks
 from dropsearch.training.epoch_metrics import missing_monitor
 from dropsearch.training.logged_steps import captured_logs, evaluate
 from dropsearch.training.protocols import INTERRUPTED, TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
+from tests.user_modules.package_style import BuiltInHooks
 
 
 def engine(epochs: int = 3, **options: object) -> SequentialEngine:
@@ -115,3 +118,11 @@ def test_a_metric_of_several_loaders_is_named_by_loader() -> None:
     logged = {"val_loss/dataloader_idx_0": 1.0, "val_loss/dataloader_idx_1": 1.0}
     told = missing_monitor(Monitor(), logged, {"val_loss": "validation_step logs per step only"})
     assert told.endswith("set monitor=val_loss/dataloader_idx_0 or val_loss/dataloader_idx_1")
+
+
+def test_layers_of_configure_model_are_drawn_on_the_cpu_on_any_device() -> None:
+    module = BuiltInHooks()
+    module.first = torch.nn.Linear(64, 12)
+    with controlled_hooks(TrialControl(module, {}, 0), module), torch.device("meta"):
+        module.configure_model()
+    assert module.last.weight.device.type == "cpu"

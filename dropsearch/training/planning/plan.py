@@ -176,11 +176,12 @@ def _sequential_rate(make_module: ModuleFactory, data: DataSource, settings: Tra
     """Return the steps per second of one trial in sequential training, with the overhead of Lightning."""
     loader = data.train_loader(spec.seed)
     device = device_of(data)
-    module = set_to_train(make_module(spec).to(device))
+    module = set_to_train(make_module(spec))
     module.trainer = bare_trainer(loader, max_epochs=1)
     if not runs_aside(module):
         module.trainer = RowTrainer(module.trainer, module, data, loader)  # type: ignore[assignment]
         build_in_hooks(module)
+    module.to(device)
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
     control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configure_optimizer(module)
     times = []

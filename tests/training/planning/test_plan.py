@@ -11,12 +11,15 @@ from torch import nn
 
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
+from dropsearch.datasets.user_data import UserData
 from dropsearch.models import Classifier
 from dropsearch.training.planning.equivalence import check_equivalence, equivalence_specs
-from dropsearch.training.planning.plan import make_plan
+from dropsearch.training.planning.plan import _sequential_rate, make_plan
 from dropsearch.training.planning.throughput import measure_down, measure_up
 from dropsearch.training.protocols import TrainerSettings
 from tests.training.conftest import make_factory, make_source, make_specs
+from tests.user_modules.data import Digits
+from tests.user_modules.package_style import BuiltInHooks
 
 SETTINGS = TrainerSettings(2, "cpu")
 
@@ -216,3 +219,15 @@ def test_measure_down() -> None:
     assert measure_down({1: 5.0}.get, 1, 60.0) == {1: 5.0}
     with pytest.raises(torch.cuda.OutOfMemoryError):
         measure_down(lambda _: None, 8, 60.0)
+
+
+class Moved(BuiltInHooks):
+    """Is moved to a device with the layers that its hooks build."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        assert hasattr(self, "last"), "moved before its layers are built"
+        return super().to(*args, **kwargs)
+
+
+def test_the_speed_of_one_trial_is_that_of_all_its_layers_on_the_device() -> None:
+    assert _sequential_rate(lambda _: Moved(), UserData(Digits(), "data").in_rows(), SETTINGS, pair()[0]) > 0
