@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dis
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from dropsearch.dropout.mask_bits import SiteBits
 from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.own_sites import Scope
+from dropsearch.dropout.places import codes_of, functions_of
 from dropsearch.dropout.rates import KeepingFloat, LiveRate, Rate, called_live, of_tensor
 
 Shapes = dict[str, torch.Size]
@@ -156,6 +159,14 @@ class _RowNoise:
         return self.rows[name].flatten()[0] * 0
 
 
+@cache
+def _calls_float(code: Any) -> bool:
+    """Return whether a class or function calls `float`, which is a type to others, as in `dtype=float`."""
+    functions = functions_of(frozenset({code})) if isinstance(code, type) else [code]
+    lines = (each for function in functions for part in codes_of(function) for each in dis.get_instructions(part))
+    return any(each.opname == "LOAD_GLOBAL" and each.argval == "float" and "NULL" in each.argrepr for each in lines)
+
+
 class RowDropoutControl(DropoutControl):
     """The control inside ``torch.func.vmap``: `load` a row's rates and bits, then run the row's step."""
 
@@ -193,7 +204,7 @@ class RowDropoutControl(DropoutControl):
 
     def names_in_own_code(self, code: Any) -> list[tuple[Any, str, Any, Any]]:
         """Keep the rates of rows where the code converts its rate to a float."""
-        file = sys.modules.get(code.__module__)
+        file = sys.modules.get(code.__module__) if _calls_float(code) else None
         return [(file, "float", vars(file).get("float", float), KeepingFloat)] if file is not None else []
 
     def in_own_code(self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -31,7 +31,7 @@ class DropPath(nn.Module):
 
 
 class FlooredDropPath(nn.Module):
-    """The same, its mask the whole part of a uniform number."""
+    """The same, its mask the whole part of a uniform number of Python's type."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class FlooredDropPath(nn.Module):
         if self.p == 0.0 or not self.training:
             return x
         keep = 1 - self.p
-        return x / keep * (keep + torch.rand((len(x), 1), dtype=x.dtype)).floor_()
+        return x / keep * (keep + torch.rand((len(x), 1), dtype=float).to(x)).floor_()
 
 
 class StochasticDepth(nn.Module):
