@@ -27,6 +27,8 @@ def arms_table(summary: Summary) -> Table:
     rows = tuple(_arm_row(summary, name, outcome) for name, outcome in summary.arms.items())
     better = f"{'more' if monitor.mode == 'max' else 'less'} {with_unit(monitor.name, monitor.unit)} is better"
     title = "losses in nats, accuracy in %" if metric.percent else better
+    if metric.percent and not monitor.is_val_loss:  # such as an accuracy, which is logged as a share
+        title = f"losses in nats, test accuracy in %, {name} as logged"
     return Table(f"Arms: {title}", tuple(columns), rows, left=("arm",))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropsearch.core.records import Claim, ComparisonMetric, Confirmed, Interval, Site
+from dropsearch.core.records import Claim, ComparisonMetric, Confirmed, Interval, Monitor, Site
 from dropsearch.report.markdown import markdown
 from dropsearch.report.numbers import EMPTY, Scale, in_brackets, loss, points, probability, rate, short, shorten
 from dropsearch.report.tables.arms import arms_table, differences_table, params_table, rates_table, tables
@@ -33,6 +33,13 @@ def test_an_arm_has_one_row_with_its_numbers(make):
     assert [r[0] for r in table.rows] == ["none", "dropout"]
     assert row["done/pruned/\nfailed"] == "10/2/0"
     assert row["test accuracy\nmean (95 % over seeds)"] == "96.00 (93.52 to 98.48)"
+
+
+def test_a_monitored_accuracy_is_not_called_one_in_percent(make):
+    """The module logs 0.96, which is shown as it is, beside the test accuracy of 96 %."""
+    assert arms_table(make.summary()).title == "Arms: losses in nats, accuracy in %"
+    found = arms_table(make.summary(monitor=Monitor("val_acc", "max")))
+    assert found.title == "Arms: losses in nats, test accuracy in %, val_acc as logged"
 
 
 def test_the_luck_of_the_search_is_not_called_a_gap_which_is_that_of_overfitting(make):
