@@ -243,18 +243,18 @@ class NamedAsHook(OnceChanged):
 
 
 class HeldInUserDict(OnceChanged):
-    """An attribute of an object in a `UserDict`."""
+    """An attribute of an object in a `UserDict`, and a number in a `UserList` in it."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.held = collections.UserDict(schedule=Schedule())
+        self.held = collections.UserDict(schedule=Schedule(), rest=collections.UserList([1.0]))
 
     def set_weight(self, value: float) -> None:
         if self.is_late:
-            self.held["schedule"].now = value
+            self.held["schedule"].now, self.held["rest"][0] = value / 2, 2.0
 
     def weight(self) -> Any:
-        return self.held["schedule"].value()
+        return self.held["schedule"].value() * self.held["rest"][0]
 
 
 class Schedule:

@@ -213,7 +213,8 @@ class EffectRecorder:
         known = set(map(id, self._parts.values()))
         for path, part in self._parts.items():
             for name, value in attributes(part).items():
-                is_new = is_plain(type(value)) and id(value) not in known
+                # A new mapping is set in each row as a whole.
+                is_new = is_plain(type(value)) and not isinstance(value, Mapping) and id(value) not in known
                 if is_new and any(map(is_of_row, tensors_in(list(attributes(value).values())))):
                     message = "a step keeps a tensor in {}, an object that the constructor does not create"
                     raise unsupported(self._module, (path, name), message)

@@ -6,7 +6,7 @@ Constructors may give attributes other values in each trial, such as a random pr
 from __future__ import annotations
 
 import argparse
-from collections import UserDict
+from collections import UserDict, UserList
 from collections.abc import Iterator, Mapping, Sized
 from enum import Enum
 from functools import cache, partial
@@ -67,7 +67,7 @@ def _plain_in(value: Any, at: Path, depth: int = 2) -> Iterator[tuple[Path, Any]
             yield from _plain_in(each, (*at, index), depth - 1)
 
 
-_HOLDERS = (list, tuple, dict, UserDict, partial, MethodType)
+_HOLDERS = (list, tuple, dict, partial, MethodType)
 """What may hold plain objects: containers, and functions with an object or arguments of their own."""
 
 
@@ -76,13 +76,13 @@ def _held(holder: Any) -> list[Any]:
         return [holder.__self__]
     if isinstance(holder, partial):
         return [holder.func, *holder.args, *holder.keywords.values()]
-    return items_of(holder.data if isinstance(holder, UserDict) else holder)
+    return items_of(holder)
 
 
 @cache
 def is_plain(kind: type) -> bool:
     """Return whether objects of a class have attributes and no library defines it."""
-    if kind in (SimpleNamespace, argparse.Namespace):
+    if kind in (SimpleNamespace, argparse.Namespace) or issubclass(kind, UserDict | UserList):
         return True
     apart = (nn.Module, LightningDataModule, Dataset, Mapping, tuple, *CONTAINERS, Enum, type, BaseException)
     has_attributes = bool(kind.__dictoffset__) or bool(slots_of(kind))
