@@ -18,6 +18,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dropsearch.core import VERSION
+
 if TYPE_CHECKING:
     from dropsearch.api.callback import SetDropoutRates
     from dropsearch.api.result import SearchResult
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from dropsearch.dropout.tools.set_rates import RatesSet, set_rates
     from dropsearch.models import CNN, MLP, RNN, Classifier, Transformer
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "CNN",
     "MLP",

@@ -15,10 +15,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import dropsearch
 from dropsearch._compat.database_urls import sqlite_file, sqlite_url
 from dropsearch.config.plain import plain, secret_reference
 from dropsearch.config.schema import Config, is_from_python
+from dropsearch.core import VERSION
 from dropsearch.core.printable import MASK, holds_secret, masked, masked_values
 from dropsearch.core.records import ArmOutcome, ComparisonMetric, Summary
 from dropsearch.experiment.context import ExperimentContext
@@ -28,7 +28,7 @@ _PACKAGES = ("torch", "lightning", "optuna", "hydra-core", "mlflow", "numpy", "s
 
 def versions() -> dict[str, str]:
     """Return the versions of dropsearch, Python and libraries that affect results."""
-    return {"dropsearch": dropsearch.__version__, "python": platform.python_version(), **_installed()}
+    return {"dropsearch": VERSION, "python": platform.python_version(), **_installed()}
 
 
 @cache
