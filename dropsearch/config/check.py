@@ -10,7 +10,7 @@ from typing import Any
 from dropsearch.config.budget import parsed
 from dropsearch.config.params_rules import params_problems
 from dropsearch.config.plain import plain
-from dropsearch.config.schema import HIGHEST_RATE, TRACKERS, Config, arguments
+from dropsearch.config.schema import HIGHEST_RATE, TRACKERS, Config, RetrainConfig, arguments
 from dropsearch.core.constraints import argument_problems, field_problems
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.printable import has_control_characters, masked, remember_secrets
@@ -90,6 +90,10 @@ def _problems(config: Config) -> Iterator[str]:
         yield f"study.repeats must be 1 with a budget, got {config.study.repeats}"
     if config.task == "retrain":
         yield from _retrain(config)
+    elif not config.retrain.arm:  # a file of best/ has one, and can be used with other tasks
+        for key, value in vars(config.retrain).items():
+            if value != getattr(RetrainConfig(), key):
+                yield f"retrain.{key} must be left out without task=retrain, which alone reads it, got {value}"
 
 
 def _values(config: Config) -> Iterator[str]:

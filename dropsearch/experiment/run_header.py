@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from dropsearch.config.schema import Config, ConfirmConfig
 from dropsearch.core.printable import masked
@@ -11,6 +11,7 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import describe_ranges
 from dropsearch.experiment.provenance import shorter
 from dropsearch.report.text.phrases import counted, listed, question
+from dropsearch.stats.comparisons import minimum_seeds, planned_contrasts
 from dropsearch.study.algorithms import PRUNERS, SAMPLERS
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.selection import retraining_count
@@ -54,7 +55,8 @@ def run_header(
     if tracking.get("logdir"):
         facts["TensorBoard"] = tracking["logdir"]
     no_test = () if source.has_test else ("there is no test set: arms are compared on the validation set",)
-    if lines := (*notes(context), *no_test, *source.overlaps):
+    few = () if bought else _too_few_seeds(config)
+    if lines := (*few, *notes(context), *no_test, *source.overlaps):
         facts["note"] = "; ".join(lines)
     if done:
         facts["so far"] = f"{_counted(done)} of study {config.study.name} done; it continues"
@@ -81,6 +83,14 @@ def _confirmed(confirm: ConfirmConfig) -> str:
         f"the best {confirm.top_k} of each arm on {counted(confirm.screening_seeds, 'fresh seed')}, the best of these "
         f"on {confirm.seeds}"
     )
+
+
+def _too_few_seeds(config: Config) -> Iterator[str]:
+    """Yield that no difference can be shown with the seeds, and with how many one can."""
+    contrasts = len(planned_contrasts(config.arms))
+    if contrasts and config.confirm.seeds < (needed := minimum_seeds(contrasts)):
+        seeds = counted(config.confirm.seeds, "fresh seed")
+        yield f"with {seeds} no difference between the arms can be shown: that takes confirm.seeds={needed}"
 
 
 def notes(context: ExperimentContext) -> tuple[str, ...]:

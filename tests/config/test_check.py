@@ -25,6 +25,8 @@ ILLEGAL = [
     ("study.name", "a\nb", "study.name must be a name on one line, got 'a\\nb'"),
     ("study.name", "../x", 'study.name must be a name, or names between slashes, got "../x"'),
     ("study.name", "a//b", "study.name must be a name, or names between slashes"),
+    ("retrain.lr", 0.1, "retrain.lr must be left out without task=retrain, which alone reads it, got 0.1"),
+    ("retrain.seed", 3, "retrain.seed must be left out without task=retrain"),
     ("output_dir", "", "output_dir must be a name on one line"),
     ("confirm.seeds", 0, "confirm.seeds must be at least 1"),
     ("confirm.seeds", 10**12, "confirm.seeds must be at most 10000"),
