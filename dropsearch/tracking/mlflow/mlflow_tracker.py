@@ -83,14 +83,23 @@ class MlflowTracker(Tracker):
         self._writer = BackgroundWriter(self._problems, self._address.hide)
         self._begin("the experiment", partial(self._note, "experiment_id", "connect", experiment))
 
-    def start(self, *, study: str, study_id: str, tags: Mapping[str, str], amends: bool = False, **given: Any) -> None:
+    def start(
+        self,
+        *,
+        study: str,
+        study_id: str,
+        config: Mapping[str, Any],
+        tags: Mapping[str, str],
+        data: Mapping[str, Any],
+        amends: bool = False,
+    ) -> None:
         """Open the parent run of this invocation and close runs that dead processes left open.
 
         With `amends`, use the parent run of the study's last finished invocation, if there is one.
         """
         self._is_started = True
         self._begin("the study", partial(self._open, study, study_id, tags, amends))
-        self._put("the configuration", "describe", given["config"], given["data"])
+        self._put("the configuration", "describe", config, data)
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
         """Add one point of a running trial's curves; points are written every `flush_seconds`."""
