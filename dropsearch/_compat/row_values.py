@@ -51,7 +51,7 @@ def of_rows(tensor: Tensor) -> Tensor | None:
 _apart: list[int] = []
 """The row that a function is called for by itself, innermost last."""
 _told: list[Callable[[int], None]] = []
-"""What is told each such row."""
+"""Functions that are called with each such row."""
 
 
 @contextmanager

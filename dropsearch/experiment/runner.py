@@ -51,7 +51,7 @@ CODE_CHANGED = "the code of {} has changed since the study began, and earlier tr
 
 
 DATA = ("name", "digest", "source", "sizes", "input_shape", "classes")
-"""What a tracker is told of the data."""
+"""Attributes of the data that a tracker records."""
 
 
 class ExperimentRun:
